@@ -1,0 +1,166 @@
+"""Llama, and its close kin, on one page.
+
+Parameter names are Hugging Face's, so a checkpoint's tensors load and save under their own names. The file
+knows nothing of parallelism, quantisation or adapters: those are applied to it from outside.
+
+Legend of shape suffixes: b batch, l length, d hidden size, h heads, k key/value heads, e head dimensions,
+f feed-forward size, v vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from midspan.model.attention import Segments, attend
+from midspan.model.cache import KVCache
+from midspan.model.config import ModelConfig
+from midspan.model.rope import cos_sin, rotate
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        q_size, kv_size = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, q_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(q_size, config.hidden_size, bias=config.out_bias)
+
+    def forward(self, x_bld: Tensor, step: Step, layer: int) -> Tensor:
+        q_bhle, k_bkle, v_bkle = (
+            projection(x_bld).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q_bhle, k_bkle = rotate(q_bhle, step.cos, step.sin), rotate(k_bkle, step.cos, step.sin)
+        if step.cache is not None:
+            k_bkle, v_bkle = step.cache.write(layer, k_bkle, v_bkle, step.positions_bl, step.slots)
+        out_bhle = attend(q_bhle, k_bkle, v_bkle, segments=step.segments, mask=step.mask)
+        return self.o_proj(out_bhle.transpose(1, 2).flatten(-2))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: down(silu(gate x) * up x)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x_bld: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x_bld)) * self.up_proj(x_bld))
+
+
+class Block(nn.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = FeedForward(config)
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+
+    def forward(self, x_bld: Tensor, step: Step, layer: int) -> Tensor:
+        x_bld = x_bld + self.self_attn(self.input_layernorm(x_bld), step, layer)
+        return x_bld + self.mlp(self.post_attention_layernorm(x_bld))
+
+
+class Step:
+    """What every layer of one forward pass shares: positions, what may be seen, and the cache."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        ids_bl: Tensor,
+        segments: Segments | None,
+        cache: KVCache | None,
+        slots: slice,
+    ) -> None:
+        self.segments, self.cache, self.slots = segments, cache, slots
+        self.mask: Tensor | None = None
+        if cache is not None:
+            self.positions_bl, self.mask = cache.plan(ids_bl.shape[1], slots)
+        elif segments is not None:
+            self.positions_bl = segments.positions.to(ids_bl.device)
+        else:
+            self.positions_bl = torch.arange(ids_bl.shape[1], device=ids_bl.device)[None]
+        self.cos, self.sin = cos_sin(self.positions_bl, config)
+
+
+class Decoder(nn.Module):
+    """Embedding, layers and final norm (Hugging Face's `model.` prefix)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+
+    def forward(self, ids_bl: Tensor, step: Step) -> Tensor:
+        x_bld = self.embed_tokens(ids_bl)
+        for index, layer in enumerate(self.layers):
+            x_bld = layer(x_bld, step, index)
+        return self.norm(x_bld)
+
+
+class Llama(nn.Module):
+    """A causal language model. Its parameters are named and shaped as in Hugging Face checkpoints."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tied:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def hidden(
+        self,
+        ids_bl: Tensor,
+        *,
+        segments: Segments | None = None,
+        cache: KVCache | None = None,
+        slots: slice = slice(None),
+    ) -> Tensor:
+        """Final hidden states (batch, length, hidden size), after the last norm.
+
+        Args:
+            ids_bl: token ids (batch, length).
+            segments: packed documents of a single row; with them the batch is 1 and there is no cache.
+            cache: earlier tokens of each sequence; the new ones are appended to it.
+            slots: the cache's sequences that the batch stands for.
+        """
+        step = Step(self.config, ids_bl, segments, cache, slots)
+        hidden_bld = self.model(ids_bl, step)
+        if cache is not None:
+            cache.advance(ids_bl.shape[1], slots)
+        return hidden_bld
+
+    def forward(
+        self,
+        ids_bl: Tensor,
+        *,
+        segments: Segments | None = None,
+        cache: KVCache | None = None,
+        slots: slice = slice(None),
+    ) -> Tensor:
+        """Logits (batch, length, vocabulary); arguments as for `hidden`."""
+        return self.lm_head(self.hidden(ids_bl, segments=segments, cache=cache, slots=slots))
+
+    @torch.no_grad()
+    def initialise(self, seed: int, std: float = 0.02) -> None:
+        """Random weights for training from nothing: normal(0, std), norms 1, biases 0."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif parameter.dim() == 1:
+                parameter.fill_(1.0)
+            else:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
