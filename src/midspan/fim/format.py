@@ -53,9 +53,7 @@ def _same(name: str, form: str, ends: tuple[str, ...], **other: object) -> Famil
 
 
 FAMILIES: tuple[Family, ...] = (
-    Family(
-        name="code-llama", prefix="▁<PRE>", suffix="▁<SUF>", middle="▁<MID>", ends=("▁<EOT>",), spm=_SPM
-    ),
+    Family(name="code-llama", prefix="▁<PRE>", suffix="▁<SUF>", middle="▁<MID>", ends=("▁<EOT>",), spm=_SPM),
     Family(name="midspan", prefix="<PRE>", suffix="<SUF>", middle="<MID>", ends=("<EOT>",), spm=_SPM),
     _same("starcoder", "<fim_{}>", ("<|endoftext|>", "<|end_of_text|>", "<file_sep>"), spm=_SPM),
     _same("santacoder", "<fim-{}>", ("<|endoftext|>",), spm=_SPM),

@@ -1,8 +1,9 @@
 """Where a document is cut into prefix, middle and suffix: at characters, by draws that are a pure function.
 
 Nothing here keeps a random state. Philox is a counter-based generator: the numbers for a document are computed
-from (seed, epoch, document) alone, where a document's number is a hash of its source, path and text, so they are the same whatever the order, the number of workers or
-the place where a run was interrupted, and differ from one epoch to the next.
+from (seed, epoch, document) alone, a document's number being a hash of its source, path and text. So they are
+the same whatever the order, the number of workers or the place where a run was interrupted, and differ from one
+epoch to the next.
 
 The paper draws both cuts uniformly over the characters of the document (section 2.3, after Bavarian et al.
 2022). `spans` other than `uniform` go beyond it, for short runs whose purpose is the completion of lines:
@@ -37,7 +38,7 @@ class Draws:
 
     def __init__(self, seed: int, epoch: int, document: int) -> None:
         # Counter word 0 is the one that Philox advances from draw to draw; the others name the document.
-        self._words = np.random.Philox(key=[seed, 0], counter=[0, epoch, document, 0])  # type: ignore[arg-type]
+        self._words = np.random.Philox(key=[seed, 0], counter=[0, epoch, document, 0])
 
     def unit(self) -> float:
         """A number in [0, 1) with 53 random bits."""
@@ -67,7 +68,7 @@ def _choose(spans: Mapping[str, float], point: float) -> str:
         point -= share
         if point < 0:
             return kind
-    return next(reversed(spans))
+    return list(spans)[-1]
 
 
 def _line(text: str, draws: Draws) -> tuple[int, int]:

@@ -29,9 +29,7 @@ class Segments:
     @cached_property
     def positions(self) -> Tensor:
         """Positions of shape (1, length), starting from 0 in every document."""
-        return torch.cat([torch.arange(b - a) for a, b in zip(self.bounds, self.bounds[1:], strict=False)])[
-            None
-        ]
+        return torch.cat([torch.arange(b - a) for a, b in zip(self.bounds, self.bounds[1:], strict=False)])[None]
 
 
 def attend(
@@ -63,9 +61,7 @@ def attend(
     if segments is None:
         return F.scaled_dot_product_attention(q_bhld, k_bkld, v_bkld, is_causal=True)
     parts = [
-        F.scaled_dot_product_attention(
-            q_bhld[:, :, a:b], k_bkld[:, :, a:b], v_bkld[:, :, a:b], is_causal=True
-        )
+        F.scaled_dot_product_attention(q_bhld[:, :, a:b], k_bkld[:, :, a:b], v_bkld[:, :, a:b], is_causal=True)
         for a, b in zip(segments.bounds, segments.bounds[1:], strict=False)
     ]
     return torch.cat(parts, dim=2)

@@ -161,7 +161,7 @@ class ModelConfig:
             )
         if values.get("hidden_act", "silu") != "silu" or values.get("mlp_bias"):
             raise InputError(
-                f"{where} asks for activation {values.get('hidden_act')!r} with mlp_bias={values.get('mlp_bias')}; "
+                f"{where} asks for activation {values.get('hidden_act')!r} and mlp_bias {values.get('mlp_bias')}; "
                 "only a bias-free SiLU feed-forward is supported"
             )
         try:
@@ -169,9 +169,7 @@ class ModelConfig:
             rope = values.get("rope_parameters") or {}
             # A sliding window changes nothing up to its own length, so that length is what can be used.
             window = (
-                values.get("sliding_window")
-                if values.get("use_sliding_window", family == "mistral")
-                else None
+                values.get("sliding_window") if values.get("use_sliding_window", family == "mistral") else None
             )
             max_positions = int(values.get("max_position_embeddings", 2048))
             return ModelConfig(

@@ -1,21 +1,27 @@
-"""Low-rank adapters (arXiv 2106.09685), and rows of the embedding that train beside them.
+"""Low-rank adapters (arXiv 2106.09685), and rows of the vocabulary that train beside them.
 
     y = W x + (alpha / r) B (A x)          W frozen, A (r, in) random, B (out, r) zero at the start
 
 Adapters alone cannot teach a model a token that it never had: its embedding row is what must change. So the
 rows of chosen ids (the sentinels) train as well, in place of the frozen ones. With a tied head the same rows
-are also what the model emits, as in PEFT's `trainable_token_indices`.
+are also what the model emits. Only those rows get gradients: the frozen matrix takes no part in the backward
+pass, in the embedding or in the head.
 
-Adapted modules keep Hugging Face's names: `q_proj.weight` stays where it was, `q_proj.lora_A.weight` and
-`q_proj.lora_B.weight` stand beside it.
+Files are PEFT's: `adapter_model.safetensors` and `adapter_config.json`, the rows as its
+`trainable_token_indices`. On a base without the sentinels, `resize_token_embeddings` comes first, as with any
+adapter that brings tokens.
 """
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,58 +31,156 @@ from midspan.model.llama import Llama
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-class LoRALinear(nn.Module):
-    """A frozen linear map and its low-rank correction."""
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Size and place of the adapters."""
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+    rank: int = 16
+    alpha: float = 32.0
+    targets: tuple[str, ...] = TARGETS
+    """Projections that get an adapter, in every layer."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise InputError(f"lora.rank is {self.rank}; it must be at least 1")
+        for target in self.targets:
+            if target not in TARGETS:
+                raise InputError(f"lora.targets has {target!r}; the projections are {', '.join(TARGETS)}")
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear map and its low-rank correction, which is float32 and cast where it is used."""
+
+    def __init__(self, base: nn.Linear, config: LoraConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.weight, self.bias = base.weight, base.bias
-        self.scale = alpha / rank
+        self.scale = config.alpha / config.rank
         device = base.weight.device
-        self.lora_A = nn.Linear(base.in_features, rank, bias=False, device=device)
-        self.lora_B = nn.Linear(rank, base.out_features, bias=False, device=device)
-        with torch.no_grad():
-            bound = math.sqrt(3.0) * math.sqrt(1.0 / (3.0 * base.in_features))  # PEFT's: Kaiming, a = sqrt(5)
-            draw = torch.rand(self.lora_A.weight.shape, generator=generator) * 2 - 1
-            self.lora_A.weight.copy_(draw * bound)
-            self.lora_B.weight.zero_()
+        bound = base.in_features**-0.5  # PEFT's start: Kaiming uniform with a = sqrt(5)
+        draw = torch.rand((config.rank, base.in_features), generator=generator) * 2 - 1
+        self.lora_A = nn.Parameter((draw * bound).to(device))
+        self.lora_B = nn.Parameter(torch.zeros((base.out_features, config.rank), device=device))
 
     def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(x, self.lora_A.weight.to(x.dtype))
-        return (
-            F.linear(x, self.weight, self.bias) + F.linear(low, self.lora_B.weight.to(x.dtype)) * self.scale
-        )
+        low = F.linear(x, self.lora_A.to(x.dtype))
+        return F.linear(x, self.weight, self.bias) + F.linear(low, (self.lora_B * self.scale).to(x.dtype))
+
+    def merged(self) -> Tensor:
+        """The one matrix that does the same (out, in), float32."""
+        return self.weight.float() + self.scale * (self.lora_B @ self.lora_A)
+
+
+class TrainedRows(nn.Module):
+    """A frozen matrix over the vocabulary (vocabulary, hidden size), some of whose rows train in float32."""
+
+    def __init__(self, weight: Tensor, token_ids: Sequence[int]) -> None:
+        super().__init__()
+        self.frozen = weight
+        self.rows = nn.Parameter(weight.detach()[list(token_ids)].float().clone())
+        self.token_ids = torch.tensor(token_ids, device=weight.device)
+        self.row_of = torch.full((len(weight),), -1, device=weight.device)
+        self.row_of[self.token_ids] = torch.arange(len(token_ids), device=weight.device)
+
+    def merged(self) -> Tensor:
+        """The whole matrix with the trained rows in place, float32."""
+        return self.frozen.float().index_copy(0, self.token_ids, self.rows)
 
 
 class RowsEmbedding(nn.Module):
-    """A frozen embedding some of whose rows train."""
+    """An embedding some of whose rows train."""
 
-    def __init__(self, base: nn.Embedding, token_ids: Sequence[int]) -> None:
+    def __init__(self, table: TrainedRows) -> None:
         super().__init__()
-        self.weight = base.weight
-        self.register_buffer("token_ids", torch.tensor(token_ids), persistent=False)
-        self.rows = nn.Parameter(base.weight.detach()[list(token_ids)].float().clone())
-        self.token_ids: Tensor
-
-    def merged_weight(self) -> Tensor:
-        """The whole matrix with the trained rows in place (vocabulary, hidden size)."""
-        return self.weight.index_copy(0, self.token_ids, self.rows.to(self.weight.dtype))
+        self.table = table
 
     def forward(self, ids_bl: Tensor) -> Tensor:
-        return F.embedding(ids_bl, self.merged_weight())
+        frozen_bld = F.embedding(ids_bl, self.table.frozen)
+        row_bl = self.table.row_of[ids_bl]
+        trained_bld = self.table.rows[row_bl.clamp(min=0)].to(frozen_bld.dtype)
+        return torch.where((row_bl >= 0)[..., None], trained_bld, frozen_bld)
 
 
 class RowsHead(nn.Module):
-    """The output head that goes with a RowsEmbedding when both are one matrix."""
+    """An output head some of whose rows train."""
 
-    def __init__(self, embedding: RowsEmbedding) -> None:
+    def __init__(self, table: TrainedRows) -> None:
         super().__init__()
-        self._embedding = [embedding]  # in a list, so that its parameters are not registered twice
-
-    @property
-    def weight(self) -> Tensor:
-        """The head's matrix (vocabulary, hidden size)."""
-        return self._embedding[0].merged_weight()
+        self.table = table
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
+        logits = F.linear(x, self.table.frozen)
+        return logits.index_copy(-1, self.table.token_ids, F.linear(x, self.table.rows.to(x.dtype)))
+
+
+def add_lora(model: Llama, config: LoraConfig, token_ids: Sequence[int], *, seed: int) -> None:
+    """Freeze a model and put trainable adapters, and trainable rows for `token_ids`, into it.
+
+    The model's function is unchanged until training changes them.
+    """
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for layer in model.model.layers:
+        for parent in (layer.get_submodule("self_attn"), layer.get_submodule("mlp")):
+            for name, child in list(parent.named_children()):
+                if name in config.targets:
+                    setattr(parent, name, LoraLinear(cast(nn.Linear, child), config, generator))
+    if token_ids:
+        tied = model.config.tied
+        table = TrainedRows(model.model.embed_tokens.weight, token_ids)
+        head_table = table if tied else TrainedRows(model.lm_head.weight, token_ids)
+        model.model.embed_tokens = RowsEmbedding(table)  # type: ignore[assignment]
+        model.lm_head = RowsHead(head_table)  # type: ignore[assignment]
+
+
+def merged_state(model: Llama) -> dict[str, Tensor]:
+    """The tensors of the plain model that computes the same, by Hugging Face's names; a tied head is absent."""
+    state: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLinear):
+            state[f"{name}.weight"] = module.merged().detach()
+            if module.bias is not None:
+                state[f"{name}.bias"] = module.bias.detach()
+        elif isinstance(module, RowsEmbedding | RowsHead):
+            state[f"{name}.weight"] = module.table.merged().detach()
+        elif isinstance(module, nn.Linear | nn.Embedding | nn.RMSNorm):
+            state |= {f"{name}.{key}": tensor.detach() for key, tensor in module.named_parameters()}
+    if model.config.tied:
+        state.pop("lm_head.weight")
+    return state
+
+
+def save_adapter(model: Llama, config: LoraConfig, folder: Path, *, base: str) -> None:
+    """Write a model's adapters and trained rows as PEFT reads them.
+
+    Args:
+        folder: an existing folder.
+        base: what `base_model_name_or_path` names.
+    """
+    tensors: dict[str, Tensor] = {}
+    tables: dict[str, TrainedRows] = {}
+    for name, module in model.named_modules():
+        prefix = f"base_model.model.{name}"
+        if isinstance(module, LoraLinear):
+            tensors[f"{prefix}.lora_A.weight"] = module.lora_A.detach().contiguous()
+            tensors[f"{prefix}.lora_B.weight"] = module.lora_B.detach().contiguous()
+        elif isinstance(module, RowsEmbedding) or (isinstance(module, RowsHead) and not model.config.tied):
+            # PEFT calls this a delta, but it holds the rows themselves.
+            tensors[f"{prefix}.token_adapter.trainable_tokens_delta"] = module.table.rows.detach().clone()
+            tables[name.rpartition(".")[2]] = module.table
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    indices: object = {name: table.token_ids.tolist() for name, table in tables.items()} or None
+    if len(tables) == 1:
+        indices = next(iter(tables.values())).token_ids.tolist()
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": list(config.targets),
+        "trainable_token_indices": indices,
+        "inference_mode": True,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

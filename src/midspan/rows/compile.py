@@ -20,7 +20,7 @@ import math
 import multiprocessing
 import tempfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -84,7 +84,7 @@ class Segment:
 
 def shuffled(count: int, *key: int) -> np.ndarray:
     """A permutation of 0 ... count - 1 that depends on the key alone: the order of Philox words."""
-    words = np.random.Philox(key=[key[0], 1], counter=[0, *key[1:], *[0] * (4 - len(key))])  # type: ignore[arg-type]
+    words = np.random.Philox(key=[key[0], 1], counter=[0, *key[1:], *[0] * (4 - len(key))])
     return np.argsort(words.random_raw(count), kind="stable")
 
 
@@ -93,6 +93,8 @@ def segments_of(
 ) -> list[Segment]:
     """A document as the segments that stand for it: one if it fits, pieces or nothing if it does not."""
     document_id, text = document
+    if config.long_documents == "drop" and _is_long(tokenizer, text, config.row_tokens):
+        return []
     example = document_example(tokenizer, fim, config.fim, text, Draws(config.seed, epoch, document_id))
     if len(example.ids) <= config.row_tokens:
         return [Segment(example.ids, example.form, example.num_middle, document_id)]
@@ -103,6 +105,12 @@ def segments_of(
     size = math.ceil(len(whole.ids) / count)
     form = "plain" if count == 1 else "cut"  # one piece: only the sentinels had made it too long
     return [Segment(whole.ids[i * size : (i + 1) * size], form, 0, document_id) for i in range(count)]
+
+
+def _is_long(tokenizer: Tokenizer, text: str, row_tokens: int) -> bool:
+    """Whether a beginning of the text is already too long for a row: spares encoding the rest for nothing."""
+    beginning = text[: 8 * row_tokens]
+    return len(beginning) < len(text) and len(tokenizer.encode(beginning)) > row_tokens
 
 
 class Packer:
@@ -142,7 +150,7 @@ def _work(epoch: int, number: int) -> list[list[Segment]]:
 
 def _all_windows(
     config: RowsConfig, tokenizer: Tokenizer, texts_folder: Path, workers: int
-) -> Iterator[tuple[int, list[list[Segment]]]]:
+) -> Generator[tuple[int, list[list[Segment]]]]:
     """Epochs and the rows of their windows, in order and without end; a few windows are made ahead."""
     texts = Texts(texts_folder)
     per_epoch = math.ceil(len(texts) / config.window_documents)

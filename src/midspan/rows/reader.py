@@ -37,11 +37,16 @@ class Row:
         return (0, *map(int, self.segments["end"]))
 
     def targets(self, loss_on: str) -> np.ndarray:
-        """Positions whose next token is trained: every token but a segment's first, or middles with EOT."""
+        """Positions whose next token is trained.
+
+        Args:
+            loss_on: `all`: every token but a segment's first; `middle`: the same for documents that are not
+                infilled, and only the middle and EOT of those that are.
+        """
         chosen = []
         for start, segment in zip(self.bounds, self.segments, strict=False):
-            end = int(segment["end"])
-            first = start + 1 if loss_on == "all" else end - int(segment["num_middle"])
+            end, num_middle = int(segment["end"]), int(segment["num_middle"])
+            first = end - num_middle if loss_on == "middle" and num_middle else start + 1
             chosen.append(np.arange(first - 1, end - 1))
         return np.concatenate(chosen)
 
@@ -59,7 +64,9 @@ class Rows:
             self._segments = np.memmap(folder / "segments.bin", dtype=SEGMENT, mode="r")
             self._bounds = np.load(folder / "bounds.npy", mmap_mode="r")
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{folder} holds no whole compiled rows ({error}); remove it and train again") from None
+            raise InputError(
+                f"{folder} holds no whole compiled rows ({error}); remove it and train again"
+            ) from None
 
     @property
     def fingerprint(self) -> str:

@@ -1,0 +1,211 @@
+"""The loop: every stage of every recipe, full or LoRA.
+
+A stage differs from another by its data, its schedule and what is trainable, never by its loop:
+
+    for each step:  rows -> hidden states -> summed loss / targets of the step -> gradients -> AdamW
+
+A run is a folder:
+
+    recipe.json      every setting, and the hash of those that decide the weights
+    rows/            compiled rows
+    checkpoints/     what is needed to go on
+    metrics.jsonl    one line a step
+    model/           the result, for any software that reads Hugging Face's format
+    adapter/         the same as a PEFT adapter (LoRA runs)
+
+Nothing random happens in a step, so the state of a run is its step number and its tensors: a run that was
+killed anywhere and resumed ends with the same bits as one left alone on the same machine.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from midspan.corpus import Corpus
+from midspan.errors import WorkError
+from midspan.files import atomic_folder
+from midspan.fim import FimFormat
+from midspan.model import Llama, Segments
+from midspan.model.lora import add_lora, merged_state, save_adapter
+from midspan.model.loss import cross_entropy_sum
+from midspan.model.weights import write_hf
+from midspan.rows import Row, Rows, compile_rows
+from midspan.tokenizer import Tokenizer
+from midspan.train.base import prepare_base, sentinel_ids
+from midspan.train.checkpoint import Progress, latest_checkpoint, save_checkpoint
+from midspan.train.metrics import StepMetrics, Watcher
+from midspan.train.optimizer import Optimizer
+from midspan.train.recipe import Recipe
+from midspan.train.run import begin_run, check_rows
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console | None = None) -> None:
+    """Train a stage in the folder `run`, from the start or from its newest checkpoint.
+
+    Args:
+        recipe: what to do.
+        run: the folder to make, or with `resume` the folder to go on in.
+        resume: continue a run (also one that is finished: then nothing is left to do).
+        console: where progress is shown; standard error if not given.
+
+    Raises:
+        InputError: the folder exists and `resume` was not asked for, it belongs to another recipe, or the
+            base or the corpus cannot be used.
+        WorkError: stopped by a signal (after saving), or by a loss that is not finite.
+    """
+    console = console or Console(stderr=True)
+    begin_run(run, recipe, resume=resume)
+    if (run / "model").is_dir():
+        console.print(f"{run} is finished: its model is in {run / 'model'}")
+        return
+    console.print(f"loading {recipe.base}")
+    model, tokenizer = prepare_base(recipe.base, PRECISIONS[recipe.train.precision])
+    rows = _rows(recipe, run, tokenizer, console)
+    if recipe.train.method == "lora":
+        add_lora(model, recipe.lora, sentinel_ids(tokenizer), seed=recipe.train.seed)
+    optimizer = Optimizer(model, recipe.optimizer, recipe.train.steps)
+
+    done = Progress.start(rows.fingerprint, recipe.hash())
+    found = latest_checkpoint(run / "checkpoints")
+    if found is not None:
+        done, tensors = found
+        optimizer.load(tensors)
+        console.print(f"going on from step {done.step} of {recipe.train.steps}")
+    done = _steps(recipe, run, model, optimizer, rows, done, console)
+    _export(recipe, run, model, tokenizer, console)
+
+
+def _rows(recipe: Recipe, run: Path, tokenizer: Tokenizer, console: Console) -> Rows:
+    """The run's rows, compiled if they are not there yet."""
+    corpus = Corpus.open(recipe.data.corpus)
+    expected = recipe.rows.fingerprint(corpus.fingerprint, tokenizer.fingerprint)
+    if not (run / "rows").is_dir():
+        with console.status(f"compiling {recipe.num_rows} rows") as status:
+            compile_rows(
+                corpus,
+                tokenizer,
+                recipe.rows,
+                recipe.num_rows,
+                run / "rows",
+                workers=recipe.data.workers,
+                progress=lambda n: status.update(f"compiling rows: {min(n, recipe.num_rows)}/{recipe.num_rows}"),
+            )
+    rows = Rows(run / "rows")
+    check_rows(run, rows, expected, recipe.num_rows)
+    manifest = rows.manifest
+    console.print(
+        f"{len(rows)} rows of {manifest['row_tokens']} tokens, {manifest['fill']:.1%} full, "
+        f"{manifest['fim_rate']:.1%} of whole documents infilled, {manifest['epochs_begun']} epochs begun"
+    )
+    return rows
+
+
+def _steps(
+    recipe: Recipe,
+    run: Path,
+    model: Llama,
+    optimizer: Optimizer,
+    rows: Rows,
+    done: Progress,
+    console: Console,
+) -> Progress:
+    """Train from where `done` says to the last step."""
+    steps, per_step = recipe.train.steps, recipe.train.rows_per_step
+    watcher = Watcher(run / "metrics.jsonl", steps=steps, done=done.step, console=console)
+    with watcher, _signals() as asked_to_stop:
+        while done.step < steps:
+            begun = time.monotonic()
+            batch = [rows[done.rows_read + i] for i in range(per_step)]
+            loss, targets = _backward(model, batch, recipe.train.loss_on)
+            if not math.isfinite(loss):
+                raise WorkError(
+                    f"the loss of step {done.step + 1} is {loss}; rows {done.rows_read} to "
+                    f"{done.rows_read + per_step - 1} caused it: lower optimizer.lr, or look at those rows"
+                )
+            rate, norm = optimizer.step(done.step)
+            seconds = time.monotonic() - begun
+            tokens = sum(len(row.ids) for row in batch)
+            done = done.after(rows=per_step, tokens=tokens, targets=targets, seconds=seconds)
+            watcher.step(
+                StepMetrics(
+                    step=done.step,
+                    loss=loss,
+                    lr=rate,
+                    grad_norm=norm,
+                    tokens=done.tokens,
+                    targets=done.targets,
+                    tokens_per_second=tokens / seconds,
+                    seconds=done.seconds,
+                )
+            )
+            stop = bool(asked_to_stop)
+            if done.step % recipe.checkpoint.every_steps == 0 or done.step == steps or stop:
+                folder = run / "checkpoints"
+                path = save_checkpoint(folder, done, optimizer.state(), keep=recipe.checkpoint.keep)
+                if stop and done.step < steps:
+                    raise WorkError(f"stopped by a signal; {path} holds step {done.step}: go on with --resume")
+    return done
+
+
+def _backward(model: Llama, batch: list[Row], loss_on: str) -> tuple[float, int]:
+    """Add the gradients of a step's mean loss; give back that loss in nats, and how many tokens it is of."""
+    positions = [torch.from_numpy(row.targets(loss_on)) for row in batch]
+    targets = sum(map(len, positions))
+    device = model.model.norm.weight.device
+    total: Tensor | float = 0.0
+    for row, at in zip(batch, positions, strict=True):
+        ids = torch.from_numpy(row.ids).to(device)
+        hidden_ld = model.hidden(ids[None], segments=Segments(row.bounds))[0]
+        loss = cross_entropy_sum(hidden_ld[at], model.lm_head, ids[at + 1])
+        torch.autograd.backward(loss / max(targets, 1))
+        total = total + loss.detach()
+    return float(total) / max(targets, 1), targets
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """A list that is empty until the process is asked to stop; a second request stops it at once."""
+    asked: list[int] = []
+    wanted = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in wanted}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        for each in wanted:
+            signal.signal(each, before[each])
+
+    try:
+        for number in wanted:
+            signal.signal(number, note)
+    except ValueError:  # not in the main thread: there is nobody to send signals to us
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        for number in wanted:
+            signal.signal(number, before[number])
+
+
+def _export(recipe: Recipe, run: Path, model: Llama, tokenizer: Tokenizer, console: Console) -> None:
+    """Write what the run made. `model/` comes last: it marks a finished run."""
+    fim = FimFormat.detect(tokenizer)
+    assert fim is not None
+    if recipe.train.method == "lora":
+        with atomic_folder(run / "adapter", replace=True) as folder:
+            save_adapter(model, recipe.lora, folder, base=recipe.base)
+            tokenizer.save(folder)
+    write_hf(run / "model", merged_state(model), model.config, tokenizer=tokenizer, dtype=torch.bfloat16)
+    console.print(f"the model is in {run / 'model'}")

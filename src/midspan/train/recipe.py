@@ -1,0 +1,204 @@
+"""A recipe: one stage of training as a TOML file, read into frozen records.
+
+    name = "code"                 base = "smollm2-135m"
+    [data]  corpus, rows          [fim]  rate, layouts, spans
+    [train] method, steps, batch  [lora] / [optimizer] / [checkpoint]
+
+A key that does not exist is an error that names the closest one that does, and so is a value of the wrong kind.
+`--set a.b=c` overrides a value before the file is judged. The resolved recipe, defaults included, is saved in
+the run and hashed, so that a run is continued only by the recipe that began it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from midspan.errors import InputError
+from midspan.fim import FimConfig
+from midspan.model.lora import LoraConfig
+from midspan.rows import RowsConfig
+from midspan.train.optimizer import OptimizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """What is read, and how it is laid into rows (see `rows.RowsConfig`)."""
+
+    corpus: str
+    """Folder of a corpus that `midspan corpus build` made."""
+    row_tokens: int = 4096
+    long_documents: str = "cut"
+    window_documents: int = 4096
+    seed: int = 0
+    workers: int = 1
+    """Processes that compile rows; the rows do not depend on it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How much is trained, and what of the model."""
+
+    steps: int
+    rows_per_step: int
+    """Rows of one optimizer step: the paper's code stage has about 1,024 of 4,096 tokens."""
+    method: str = "full"
+    """`full` (every weight) or `lora` (adapters, and the sentinels' rows)."""
+    loss_on: str = "all"
+    """`all` tokens, as the paper, or `middle`: of an infilling example only what has to be written, EOT included.
+    Documents that are not infilled are learned whole either way."""
+    precision: str = "bf16"
+    """Weights and arithmetic of the model: `bf16` or `fp32`. What the optimizer updates is always float32."""
+    seed: int = 0
+    """Of the adapters' start."""
+
+    def __post_init__(self) -> None:
+        _check_choice("train.method", self.method, ("full", "lora"))
+        _check_choice("train.loss_on", self.loss_on, ("all", "middle"))
+        _check_choice("train.precision", self.precision, ("bf16", "fp32"))
+        for name in ("steps", "rows_per_step"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the state of a run is saved."""
+
+    every_steps: int = 1000
+    keep: int = 2
+    """Checkpoints kept, newest first; never fewer than two, so that one is always whole."""
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 1:
+            raise InputError(f"checkpoint.every_steps is {self.every_steps}; it must be at least 1")
+        if self.keep < 2:
+            raise InputError(f"checkpoint.keep is {self.keep}; at least 2 are kept, so that one is always whole")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One stage."""
+
+    name: str
+    base: str
+    """What is trained: a name from `midspan models list`, a path, or a run's folder."""
+    description: str = ""
+    data: DataRecipe
+    fim: FimConfig = field(default_factory=FimConfig)
+    train: TrainConfig
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    @property
+    def rows(self) -> RowsConfig:
+        """The settings that decide the rows."""
+        return RowsConfig(
+            row_tokens=self.data.row_tokens,
+            long_documents=self.data.long_documents,
+            window_documents=self.data.window_documents,
+            seed=self.data.seed,
+            fim=self.fim,
+        )
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that the stage reads."""
+        return self.train.steps * self.train.rows_per_step
+
+    def resolved(self) -> dict[str, Any]:
+        """Every value, defaults included, as JSON has it."""
+        return json.loads(json.dumps(asdict(self)))
+
+    def hash(self) -> str:
+        """The identity of everything that decides the trained weights (not of how fast or how safely)."""
+        values = self.resolved()
+        del values["checkpoint"], values["data"]["workers"], values["data"]["corpus"], values["description"]
+        return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply `a.b=c` overrides.
+
+    Raises:
+        InputError: the file is missing or no TOML, or a key or value is not a recipe's.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"recipe {path} cannot be read ({error.strerror}); name a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} is not valid TOML: {error}") from error
+    for override in overrides:
+        _override(values, override)
+    return typing.cast(Recipe, _build(Recipe, values, ""))
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {override} has no value; write --set train.steps=100")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *tables, last = key.split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise InputError(f"--set {override} goes through {table}, which is no table of the recipe")
+    values[last] = value
+
+
+def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    """A record from a table: unknown and missing keys are errors, values are converted or refused."""
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.0)
+            raise InputError(f"the recipe has an unknown key {where}{key}; did you mean {where}{near[0]}?")
+    arguments = {key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()}
+    for item in fields(kind):
+        required = item.default is item.default_factory  # both are MISSING
+        if required and item.name not in arguments:
+            if is_dataclass(hints[item.name]):  # its own required keys make the better sentence
+                arguments[item.name] = _build(hints[item.name], {}, f"{where}{item.name}.")
+            else:
+                raise InputError(
+                    f"the recipe lacks {where}{item.name}; add it, or give it with --set {where}{item.name}=..."
+                )
+    return kind(**arguments)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, dict):
+            raise InputError(f"{where} is {value!r}; it is a table of the recipe: write [{where}]")
+        return _build(hint, value, f"{where}.")
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(arguments[0], item, where) for item in value)
+    if origin in (Mapping, dict) and isinstance(value, dict):
+        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hint is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) and type(value) is hint:
+        return value
+    name = getattr(hint, "__name__", str(hint))
+    raise InputError(f"{where} is {value!r}; a value of the kind {name} is expected")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}; the choices are {', '.join(choices)}")

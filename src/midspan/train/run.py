@@ -1,0 +1,73 @@
+"""A run's folder: begun by one recipe, and gone on with by no other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from midspan.errors import InputError
+from midspan.files import write_json
+from midspan.rows import Rows
+from midspan.train.recipe import Recipe
+
+RECIPE = "recipe.json"
+
+
+def begin_run(run: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Make the folder of a new run, or check that the one to resume was begun by this recipe.
+
+    Raises:
+        InputError: the folder is there without `resume`; it is no run; or its recipe differs, in which case
+            the sentence names the first setting that does.
+    """
+    if run.exists() and not (resume and (run / RECIPE).is_file()):
+        if resume and run.is_dir() and not any(run.iterdir()):
+            pass  # an empty folder is as good as none
+        elif resume:
+            raise InputError(f"{run} is no run (it has no {RECIPE}); name a run's folder, or leave --resume out")
+        else:
+            raise InputError(f"{run} is there already; go on with --resume, or choose another --out")
+    if not (run / RECIPE).is_file():
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{run} cannot be made ({error.strerror}); choose another --out") from error
+        write_json(run / RECIPE, {**recipe.resolved(), "hash": recipe.hash()})
+        return
+    saved = read_recipe(run)
+    if saved.get("hash") != recipe.hash():
+        mine = dict(_flat(recipe.resolved()))
+        theirs = dict(_flat(saved))
+        changed = sorted(k for k in mine.keys() | theirs.keys() if k != "hash" and mine.get(k) != theirs.get(k))
+        first = changed[0] if changed else "the format of recipes"
+        raise InputError(
+            f"{run} was begun with {first} = {theirs.get(first)!r}, and the recipe now says {mine.get(first)!r}; "
+            "give the old value, or train in another --out"
+        )
+
+
+def read_recipe(run: Path) -> dict[str, Any]:
+    """The resolved recipe of a run."""
+    try:
+        return json.loads((run / RECIPE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{run} is no run: its {RECIPE} cannot be read ({error})") from error
+
+
+def check_rows(run: Path, rows: Rows, expected: str, num_rows: int) -> None:
+    """Refuse to go on with rows of another corpus, vocabulary or length than the recipe's."""
+    if rows.fingerprint != expected or len(rows) != num_rows:
+        raise InputError(
+            f"{run / 'rows'} was compiled from another corpus, vocabulary or number of steps than the recipe's; "
+            "bring the corpus back as it was, or train in another --out"
+        )
+
+
+def _flat(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key}", value
