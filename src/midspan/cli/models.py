@@ -6,9 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(
-    name="models", help="Fetch a model by name, and look into checkpoints.", no_args_is_help=True
-)
+app = typer.Typer(name="models", help="Fetch a model by name, and look into checkpoints.", no_args_is_help=True)
 
 _LIST_EXAMPLES = """
 Examples:
@@ -54,9 +52,7 @@ def list_models(as_json: Json = False) -> None:
 
     table = Table("name", "about", "licence", Column("here", overflow="fold"))
     for row in rows:
-        table.add_row(
-            row["name"], row["about"], row["licence"], row["path"] or "not yet: midspan models pull"
-        )
+        table.add_row(row["name"], row["about"], row["licence"], row["path"] or "not yet: midspan models pull")
     Console(highlight=False, markup=False).print(table)
 
 
@@ -86,9 +82,7 @@ def pull(
 
 @app.command(epilog=_INFO_EXAMPLES)
 def info(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name, a checkpoint's path or a run's folder.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name, a checkpoint's path or a run's folder.")],
     as_json: Json = False,
 ) -> None:
     """Show a checkpoint's shape, size, types and vocabulary."""

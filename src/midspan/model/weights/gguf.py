@@ -146,9 +146,7 @@ def hf_name(name: str) -> str:
 def _rope_scaling(file: GGUFFile, config: ModelConfig) -> RopeScaling | None:
     prefix = f"{config.family}.rope.scaling."
     kind = file.fields.get(prefix + "type", "none")
-    factor = float(
-        file.fields.get(prefix + "factor", file.fields.get(f"{config.family}.rope.scale_linear", 1.0))
-    )
+    factor = float(file.fields.get(prefix + "factor", file.fields.get(f"{config.family}.rope.scale_linear", 1.0)))
     if ROPE_FACTORS in file.tensors:
         if kind not in ("none", "llama3"):
             raise InputError(
@@ -159,12 +157,8 @@ def _rope_scaling(file: GGUFFile, config: ModelConfig) -> RopeScaling | None:
     if kind == "linear" or (kind == "none" and factor != 1.0):
         return RopeScaling(kind="linear", factor=factor)
     if kind == "yarn":
-        if any(
-            float(file.fields.get(prefix + name, 1.0)) != 1.0 for name in ("attn_factor", "yarn_attn_factor")
-        ):
-            raise InputError(
-                f"{file.path} sets YaRN's attention factor, which is not supported in GGUF files"
-            )
+        if any(float(file.fields.get(prefix + name, 1.0)) != 1.0 for name in ("attn_factor", "yarn_attn_factor")):
+            raise InputError(f"{file.path} sets YaRN's attention factor, which is not supported in GGUF files")
         original = file.fields.get(prefix + "original_context_length", config.max_positions)
         return RopeScaling(
             kind="yarn",

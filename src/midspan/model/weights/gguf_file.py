@@ -66,8 +66,7 @@ class GGUFFile:
             self._parse()
         except (struct.error, UnicodeDecodeError, OverflowError, MemoryError, RecursionError) as error:
             raise InputError(
-                f"{path} is damaged or ends early (at byte {self._at} of {len(self._bytes)}); "
-                "get the file again"
+                f"{path} is damaged or ends early (at byte {self._at} of {len(self._bytes)}); get the file again"
             ) from error
 
     def read(self, name: str) -> npt.NDArray[np.float32]:

@@ -44,9 +44,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}); get the file again") from error
     if not isinstance(values, dict):
-        raise InputError(
-            f"{path} holds a {type(values).__name__} where an object is expected; get the file again"
-        )
+        raise InputError(f"{path} holds a {type(values).__name__} where an object is expected; get the file again")
     return values
 
 
@@ -177,9 +175,7 @@ def write_hf(
         raise
 
 
-def _write_weights(
-    folder: Path, state: Mapping[str, Tensor], dtype: torch.dtype, max_shard_bytes: int
-) -> None:
+def _write_weights(folder: Path, state: Mapping[str, Tensor], dtype: torch.dtype, max_shard_bytes: int) -> None:
     shards: list[list[str]] = [[]]
     filled = 0
     for name, tensor in state.items():

@@ -77,14 +77,10 @@ def _shards(folder: Path) -> Shards:
         try:
             shard = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
-            raise InputError(
-                f"{path} is damaged or not a plain torch checkpoint; get the file again"
-            ) from error
+            raise InputError(f"{path} is damaged or not a plain torch checkpoint; get the file again") from error
         if shards and shard.keys() != shards[0].keys():
             odd = sorted(shard.keys() ^ shards[0].keys())[0]
-            raise InputError(
-                f"{path} and {paths[0].name} do not both hold {odd}; get all shards of one model"
-            )
+            raise InputError(f"{path} and {paths[0].name} do not both hold {odd}; get all shards of one model")
         shards.append(shard)
     return shards
 
@@ -159,14 +155,10 @@ def _tensors(folder: Path, shards: Shards, config: ModelConfig) -> Iterator[tupl
         part = re.sub(r"^layers\.\d+\.", "", name).removesuffix(".weight")
         pieces = [shard[name] for shard in shards]
         if any(piece.shape != pieces[0].shape for piece in pieces):
-            raise InputError(
-                f"{folder}: tensor {name} has another shape in some shards; get the checkpoint again"
-            )
+            raise InputError(f"{folder}: tensor {name} has another shape in some shards; get the checkpoint again")
         tensor = _join(part, pieces, config.hidden_size)
         if part in ("attention.wq", "attention.wk"):
-            tensor = to_half_split(
-                tensor, config.num_heads if part == "attention.wq" else config.num_kv_heads
-            )
+            tensor = to_half_split(tensor, config.num_heads if part == "attention.wq" else config.num_kv_heads)
         yield _hf_name(name, part), tensor
 
 
