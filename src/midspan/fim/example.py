@@ -5,13 +5,14 @@
     spm     BOS PRE SUF suffix MID prefix+middle EOT
 
 Prefix and middle of an SPM example are encoded as one string, so no piece is broken at their border (section
-2.3 of the paper); suffix and middle never get SentencePiece's implicit leading space. Decoding the parts gives
-the document back byte for byte. Loss falls on every token unless a recipe says otherwise, and EOT is always
-trained: it is what teaches a model to stop.
+2.3 of the paper), unless the family's order has MID between them; suffix and middle never get SentencePiece's
+implicit leading space. Decoding the parts gives the document back byte for byte. Loss falls on every token
+unless a recipe says otherwise, and EOT is always trained: it is what teaches a model to stop.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -40,10 +41,23 @@ class FimConfig:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(f"fim.{name} is {getattr(self, name)}; it must lie between 0 and 1")
         for kind, share in self.spans.items():
-            if kind not in SPANS or share < 0:
+            if kind not in SPANS or not 0 <= share < math.inf:
                 raise InputError(f"fim.spans has {kind} = {share}; shares of {', '.join(SPANS)} are expected")
         if sum(self.spans.values()) <= 0:
             raise InputError("fim.spans has no share above 0; give at least one, such as uniform = 1.0")
+
+    def check(self, fim: FimFormat) -> None:
+        """Make sure that a vocabulary's family has the layouts that are asked for.
+
+        Raises:
+            InputError: it lacks one; the sentence names the share that does without it.
+        """
+        for layout, share, remedy in (("psm", 1 - self.spm_rate, 1), ("spm", self.spm_rate, 0)):
+            if share > 0 and self.rate > 0 and layout not in fim.layouts:
+                raise InputError(
+                    f"fim.spm_rate is {self.spm_rate}, but the {fim.family.name} family has no {layout!r} layout; "
+                    f"give fim.spm_rate the value {remedy}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +85,18 @@ def eos_of(tokenizer: Tokenizer) -> list[int]:
     return [] if tokenizer.eos_id is None else [tokenizer.eos_id]
 
 
-def infill_example(tokenizer: Tokenizer, fim: FimFormat, parts: Split, layout: Form) -> Example:
+def infill_example(
+    tokenizer: Tokenizer, fim: FimFormat, parts: Split, layout: Literal["psm", "spm"]
+) -> Example:
     """A split document in one of the two trained layouts."""
     suffix_ids = tokenizer.encode(parts.suffix, leading_space=False)
-    if layout == "psm":
-        prompt = fim.assemble("psm", tokenizer.encode(parts.prefix), suffix_ids)
-        middle_ids = tokenizer.encode(parts.middle, leading_space=False)
-        return Example([*prompt, *middle_ids, fim.eot_id], "psm", len(middle_ids) + 1)
-    joint_ids = tokenizer.encode(parts.prefix + parts.middle)
-    num_middle = count_middle(tokenizer, joint_ids, len(parts.middle.encode()))
-    return Example([*fim.assemble("spm", joint_ids, suffix_ids), fim.eot_id], "spm", num_middle + 1)
+    if fim.order(layout)[-1] == "prefix":  # the middle continues the prefix: no sentinel between them
+        joint_ids = tokenizer.encode(parts.prefix + parts.middle)
+        num_middle = count_middle(tokenizer, joint_ids, len(parts.middle.encode()))
+        return Example([*fim.assemble(layout, joint_ids, suffix_ids), fim.eot_id], layout, num_middle + 1)
+    prompt = fim.assemble(layout, tokenizer.encode(parts.prefix), suffix_ids)
+    middle_ids = tokenizer.encode(parts.middle, leading_space=False)
+    return Example([*prompt, *middle_ids, fim.eot_id], layout, len(middle_ids) + 1)
 
 
 def count_middle(tokenizer: Tokenizer, joint_ids: list[int], middle_bytes: int) -> int:
@@ -98,5 +114,5 @@ def document_example(
     """A whole document as the recipe wants it: infilling at `config.rate`, PSM or SPM, else plain."""
     if fim is None or draws.unit() >= config.rate:
         return plain_example(tokenizer, text)
-    layout: Form = "spm" if draws.unit() < config.spm_rate else "psm"
+    layout: Literal["psm", "spm"] = "spm" if draws.unit() < config.spm_rate else "psm"
     return infill_example(tokenizer, fim, split(text, draws, config.spans), layout)

@@ -10,6 +10,7 @@ The paper draws both cuts uniformly over the characters of the document (section
 
     uniform   two positions anywhere             d|ef f(x):\\n    retu|rn x
     line      from inside a line to its end      def f(x):\\n    re|turn x|
+    lines     one to four whole lines            def f(x):\\n|    return x\\n|
     short     at most SHORT_SPAN characters      def f(x)|:\\n    re|turn x
 """
 
@@ -20,7 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SPANS = ("uniform", "line", "short")
+SPANS = ("uniform", "line", "lines", "short")
+MOST_LINES = 4
 SHORT_SPAN = 64
 
 
@@ -38,7 +40,9 @@ class Draws:
 
     def __init__(self, seed: int, epoch: int, document: int) -> None:
         # Counter word 0 is the one that Philox advances from draw to draw; the others name the document.
-        self._words = np.random.Philox(key=[seed, 0], counter=[0, epoch, document, 0])
+        # As uint64 by name: NumPy makes float64 of a list with a number of 2^63 or more, and loses its last bits.
+        key = np.array([seed, 0], dtype=np.uint64)
+        self._words = np.random.Philox(key=key, counter=np.array([0, epoch, document, 0], dtype=np.uint64))
 
     def unit(self) -> float:
         """A number in [0, 1) with 53 random bits."""
@@ -56,6 +60,8 @@ def split(text: str, draws: Draws, spans: Mapping[str, float]) -> Split:
         start, end = sorted((draws.below(len(text) + 1), draws.below(len(text) + 1)))
     elif kind == "line":
         start, end = _line(text, draws)
+    elif kind == "lines":
+        start, end = _lines(text, draws)
     else:
         start = draws.below(len(text) + 1)
         end = min(len(text), start + 1 + draws.below(SHORT_SPAN))
@@ -63,23 +69,39 @@ def split(text: str, draws: Draws, spans: Mapping[str, float]) -> Split:
 
 
 def _choose(spans: Mapping[str, float], point: float) -> str:
-    point *= sum(spans.values())
-    for kind, share in spans.items():
-        point -= share
+    kinds = [kind for kind in SPANS if spans.get(kind, 0.0) > 0]  # in an order of ours: tables have none
+    point *= sum(spans[kind] for kind in kinds)
+    for kind in kinds:
+        point -= spans[kind]
         if point < 0:
             return kind
-    return list(spans)[-1]
+    return kinds[-1]  # shares that round to less than their sum
 
 
 def _line(text: str, draws: Draws) -> tuple[int, int]:
-    """From a place in a line that is not blank (its indentation's end or later) to the line's end."""
-    position = draws.below(len(text) + 1)
+    """From the beginning of a line's code (half the time) or from inside it to the line's end."""
+    start, end = _line_with_code(text, draws)
+    code = end - len(text[start:end].lstrip())
+    inside = code + draws.below(max(end - code, 1))
+    return (code if draws.unit() < 0.5 else inside), end
+
+
+def _lines(text: str, draws: Draws) -> tuple[int, int]:
+    """Whole lines with their newlines, the first of them not blank."""
+    start, end = _line_with_code(text, draws)
+    for _ in range(draws.below(MOST_LINES)):
+        following = text.find("\n", end + 1)
+        end = following if following >= 0 else end
+    return start, min(end + 1, len(text))
+
+
+def _line_with_code(text: str, draws: Draws) -> tuple[int, int]:
+    """The beginning and end (newline excluded) of a line that is not blank, drawn by its characters."""
     for _ in range(8):  # a blank line has nothing to infill: look elsewhere, but not for ever
+        position = draws.below(len(text) + 1)
         start = text.rfind("\n", 0, position) + 1
         end = text.find("\n", start)
         end = len(text) if end < 0 else end
-        code = end - len(text[start:end].lstrip())
-        if code < end:
-            return (code if draws.unit() < 0.5 else code + draws.below(end - code)), end
-        position = draws.below(len(text) + 1)
-    return position, position
+        if text[start:end].strip():
+            break
+    return start, end

@@ -19,6 +19,7 @@ killed anywhere and resumed ends with the same bits as one left alone on the sam
 
 from __future__ import annotations
 
+import itertools
 import math
 import signal
 import time
@@ -27,6 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -45,8 +47,8 @@ from midspan.train.base import prepare_base, sentinel_ids
 from midspan.train.checkpoint import Progress, latest_checkpoint, save_checkpoint
 from midspan.train.metrics import StepMetrics, Watcher
 from midspan.train.optimizer import Optimizer
-from midspan.train.recipe import Recipe
-from midspan.train.run import begin_run, check_rows
+from midspan.train.recipe import Recipe, TrainConfig
+from midspan.train.run import begin_run, check_rows, check_run
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -66,13 +68,15 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console |
         WorkError: stopped by a signal (after saving), or by a loss that is not finite.
     """
     console = console or Console(stderr=True)
-    begin_run(run, recipe, resume=resume)
+    check_run(run, recipe, resume=resume)
     if (run / "model").is_dir():
         console.print(f"{run} is finished: its model is in {run / 'model'}")
         return
     console.print(f"loading {recipe.base}")
     model, tokenizer = prepare_base(recipe.base, PRECISIONS[recipe.train.precision])
-    rows = _rows(recipe, run, tokenizer, console)
+    corpus = Corpus.open(recipe.data.corpus)
+    begin_run(run, recipe)
+    rows = _rows(recipe, run, corpus, tokenizer, console)
     if recipe.train.method == "lora":
         add_lora(model, recipe.lora, sentinel_ids(tokenizer), seed=recipe.train.seed)
     optimizer = Optimizer(model, recipe.optimizer, recipe.train.steps)
@@ -87,9 +91,8 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console |
     _export(recipe, run, model, tokenizer, console)
 
 
-def _rows(recipe: Recipe, run: Path, tokenizer: Tokenizer, console: Console) -> Rows:
+def _rows(recipe: Recipe, run: Path, corpus: Corpus, tokenizer: Tokenizer, console: Console) -> Rows:
     """The run's rows, compiled if they are not there yet."""
-    corpus = Corpus.open(recipe.data.corpus)
     expected = recipe.rows.fingerprint(corpus.fingerprint, tokenizer.fingerprint)
     if not (run / "rows").is_dir():
         with console.status(f"compiling {recipe.num_rows} rows") as status:
@@ -128,7 +131,7 @@ def _steps(
         while done.step < steps:
             begun = time.monotonic()
             batch = [rows[done.rows_read + i] for i in range(per_step)]
-            loss, targets = _backward(model, batch, recipe.train.loss_on)
+            loss, targets = _backward(model, batch, recipe.train)
             if not math.isfinite(loss):
                 raise WorkError(
                     f"the loss of step {done.step + 1} is {loss}; rows {done.rows_read} to "
@@ -159,19 +162,29 @@ def _steps(
     return done
 
 
-def _backward(model: Llama, batch: list[Row], loss_on: str) -> tuple[float, int]:
+def _backward(model: Llama, batch: list[Row], config: TrainConfig) -> tuple[float, int]:
     """Add the gradients of a step's mean loss; give back that loss in nats, and how many tokens it is of."""
-    positions = [torch.from_numpy(row.targets(loss_on)) for row in batch]
-    targets = sum(map(len, positions))
+    size = config.rows_per_pass
+    passes = [_joined(batch[i : i + size], config.loss_on) for i in range(0, len(batch), size)]
+    targets = sum(len(at) for _, _, at in passes)
     device = model.model.norm.weight.device
     total: Tensor | float = 0.0
-    for row, at in zip(batch, positions, strict=True):
-        ids = torch.from_numpy(row.ids).to(device)
-        hidden_ld = model.hidden(ids[None], segments=Segments(row.bounds))[0]
+    for ids, bounds, at in passes:
+        ids, at = ids.to(device), at.to(device)
+        hidden_ld = model.hidden(ids[None], segments=Segments(bounds))[0]
         loss = cross_entropy_sum(hidden_ld[at], model.lm_head, ids[at + 1])
         torch.autograd.backward(loss / max(targets, 1))
         total = total + loss.detach()
     return float(total) / max(targets, 1), targets
+
+
+def _joined(rows: list[Row], loss_on: str) -> tuple[Tensor, tuple[int, ...], Tensor]:
+    """Rows as one longer row: ids, bounds of its segments, and the positions whose next token is trained."""
+    starts = list(itertools.accumulate((len(row.ids) for row in rows), initial=0))
+    bounds = [0, *(start + end for row, start in zip(rows, starts, strict=False) for end in row.bounds[1:])]
+    at = [row.targets(loss_on) + start for row, start in zip(rows, starts, strict=False)]
+    ids = np.concatenate([row.ids for row in rows])
+    return torch.from_numpy(ids), tuple(bounds), torch.from_numpy(np.concatenate(at))
 
 
 @contextmanager

@@ -30,6 +30,10 @@ from midspan.model.lora import LoraConfig
 from midspan.rows import RowsConfig
 from midspan.train.optimizer import OptimizerConfig
 
+NOT_DECISIVE = ("description", "data.corpus", "data.workers", "checkpoint.every_steps", "checkpoint.keep")
+"""Settings that do not change the trained weights. A corpus does, but by its content and not by its place: the
+rows' fingerprint sees to that."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecipe:
@@ -52,6 +56,8 @@ class TrainConfig:
     steps: int
     rows_per_step: int
     """Rows of one optimizer step: the paper's code stage has about 1,024 of 4,096 tokens."""
+    rows_per_pass: int = 1
+    """Rows that go through the model together; more use the machine better and take more memory."""
     method: str = "full"
     """`full` (every weight) or `lora` (adapters, and the sentinels' rows)."""
     loss_on: str = "all"
@@ -66,7 +72,7 @@ class TrainConfig:
         _check_choice("train.method", self.method, ("full", "lora"))
         _check_choice("train.loss_on", self.loss_on, ("all", "middle"))
         _check_choice("train.precision", self.precision, ("bf16", "fp32"))
-        for name in ("steps", "rows_per_step"):
+        for name in ("steps", "rows_per_step", "rows_per_pass"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
 
@@ -101,6 +107,9 @@ class Recipe:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
+    def __post_init__(self) -> None:
+        assert self.rows  # judges the values of [data] now rather than when rows are compiled
+
     @property
     def rows(self) -> RowsConfig:
         """The settings that decide the rows."""
@@ -124,7 +133,9 @@ class Recipe:
     def hash(self) -> str:
         """The identity of everything that decides the trained weights (not of how fast or how safely)."""
         values = self.resolved()
-        del values["checkpoint"], values["data"]["workers"], values["data"]["corpus"], values["description"]
+        for key in NOT_DECISIVE:
+            table, _, last = key.rpartition(".")
+            del (values[table] if table else values)[last]
         return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())
 
 
@@ -191,9 +202,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return tuple(_convert(arguments[0], item, where) for item in value)
     if origin in (Mapping, dict) and isinstance(value, dict):
         return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) and type(value) is hint:
+    if hint is float:
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias) and type(value) is hint:
         return value
     name = getattr(hint, "__name__", str(hint))
     raise InputError(f"{where} is {value!r}; a value of the kind {name} is expected")

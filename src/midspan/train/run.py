@@ -10,42 +10,44 @@ from typing import Any
 from midspan.errors import InputError
 from midspan.files import write_json
 from midspan.rows import Rows
-from midspan.train.recipe import Recipe
+from midspan.train.recipe import NOT_DECISIVE, Recipe
 
 RECIPE = "recipe.json"
 
 
-def begin_run(run: Path, recipe: Recipe, *, resume: bool) -> None:
-    """Make the folder of a new run, or check that the one to resume was begun by this recipe.
+def check_run(run: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Make sure that a stage may be trained in a folder, before anything is loaded or written.
 
     Raises:
         InputError: the folder is there without `resume`; it is no run; or its recipe differs, in which case
             the sentence names the first setting that does.
     """
-    if run.exists() and not (resume and (run / RECIPE).is_file()):
-        if resume and run.is_dir() and not any(run.iterdir()):
-            pass  # an empty folder is as good as none
-        elif resume:
-            raise InputError(f"{run} is no run (it has no {RECIPE}); name a run's folder, or leave --resume out")
-        else:
-            raise InputError(f"{run} is there already; go on with --resume, or choose another --out")
-    if not (run / RECIPE).is_file():
-        try:
-            run.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{run} cannot be made ({error.strerror}); choose another --out") from error
-        write_json(run / RECIPE, {**recipe.resolved(), "hash": recipe.hash()})
+    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
         return
+    if not resume:
+        raise InputError(f"{run} is there already; go on with --resume, or choose another --out")
+    if not (run / RECIPE).is_file():
+        raise InputError(f"{run} is no run (it has no {RECIPE}); name a run's folder, or leave --resume out")
     saved = read_recipe(run)
     if saved.get("hash") != recipe.hash():
-        mine = dict(_flat(recipe.resolved()))
-        theirs = dict(_flat(saved))
+        mine, theirs = dict(_flat(recipe.resolved())), dict(_flat(saved))
         changed = sorted(k for k in mine.keys() | theirs.keys() if k != "hash" and mine.get(k) != theirs.get(k))
-        first = changed[0] if changed else "the format of recipes"
+        first = next((key for key in changed if key not in NOT_DECISIVE), "the format of recipes")
         raise InputError(
             f"{run} was begun with {first} = {theirs.get(first)!r}, and the recipe now says {mine.get(first)!r}; "
             "give the old value, or train in another --out"
         )
+
+
+def begin_run(run: Path, recipe: Recipe) -> None:
+    """Make the folder of a new run; one that goes on is left as it is."""
+    if (run / RECIPE).is_file():
+        return
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{run} cannot be made ({error.strerror}); choose another --out") from error
+    write_json(run / RECIPE, {**recipe.resolved(), "hash": recipe.hash()})
 
 
 def read_recipe(run: Path) -> dict[str, Any]:

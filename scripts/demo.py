@@ -1,0 +1,87 @@
+"""The whole path once: a base that cannot infill → a corpus → training → before and after → three real infills.
+
+Every step is a command of Midspan, printed before it runs. What is done is not done again, so the demo can be
+interrupted at any time and started again to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+HELD_OUT = "argparse.py,asyncio,email,json,logging,rich,typer,unittest"
+console = Console(highlight=False)
+
+
+def midspan(*arguments: str | Path) -> None:
+    """Run a command of Midspan, showing it; end the demo with its exit code if it fails."""
+    words = [str(argument) for argument in arguments]
+    console.print(f"\n[bold]$ midspan {shlex.join(words)}[/bold]")
+    code = subprocess.run([sys.executable, "-m", "midspan", *words], check=False).returncode
+    if code:
+        console.print(f"\nThe demo stopped at this step; run it again to go on (exit code {code}).")
+        sys.exit(code)
+
+
+def main() -> None:
+    """Run the demo."""
+    parser = argparse.ArgumentParser(description="Midspan's main job, end to end, in minutes on two cores.")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="the run's folder (runs/demo)")
+    run: Path = parser.parse_args().out
+    corpus = run.with_name(f"{run.name}-corpus")
+    begun = time.monotonic()
+
+    midspan("models", "pull", "smollm2-135m")
+    if not corpus.exists():
+        paths = sysconfig.get_paths()
+        sources = [paths["stdlib"], paths["purelib"]]
+        midspan("corpus", "build", *sources, "--languages", "python", "--held-out", HELD_OUT, "--out", corpus)
+    else:
+        console.print(f"\nthe corpus {corpus} is there already")
+    recipe = REPOSITORY / "recipes" / "smol" / "code.toml"
+    going_on = ["--resume"] if run.exists() else []
+    midspan("train", recipe, "--set", f"data.corpus={corpus}", "--out", run, *going_on)
+    midspan("eval", run)
+
+    show_infills(run)
+    minutes = (time.monotonic() - begun) / 60
+    console.print(f"\nDone in {minutes:.1f} minutes. The report is {run / 'report.html'}. To try next:\n")
+    for line in (
+        f"midspan infill {run} YOUR_FILE.py:LINE:COLUMN",
+        f"midspan complete {run} 'def fibonacci(n):'",
+        "midspan corpus build path/to/your/repository --held-out-share 0.05 --out my-corpus",
+        f"midspan train {recipe} --set data.corpus=my-corpus --set train.steps=1000 --out runs/mine",
+    ):
+        console.print(f"  {line}", style="cyan")
+
+
+def show_infills(run: Path) -> None:
+    """Three infills of held-out files as the trained model wrote them, the right ones first."""
+    examples = json.loads((run / "results.json").read_text(encoding="utf-8"))["examples"]
+    examples.sort(key=lambda e: (e["after"] != e["truth"], e["kind"] == "span"))
+    console.print("\n[bold]Three infills in files that the model never saw[/bold]")
+    for example in examples[:3]:
+        console.print(f"\n{example['path']}  ({example['kind']}, {example['layout']})", style="dim")
+        text = Text()
+        text.append("\n".join(example["prefix"].split("\n")[-4:]), style="dim")
+        text.append(
+            example["after"], style="bold green" if example["after"] == example["truth"] else "bold yellow"
+        )
+        text.append("\n".join(example["suffix"].split("\n")[:4]), style="dim")
+        console.print(text)
+        if example["after"] != example["truth"]:
+            console.print(f"the file has: {example['truth']!r}", style="dim")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The loop: it learns, it resumes bit for bit, and what it writes other software reads."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from midspan.errors import InputError, WorkError
+from midspan.fim import FimFormat
+from midspan.model import Segments
+from midspan.model.weights import load_model
+from midspan.rows import Rows
+from midspan.tokenizer import Tokenizer
+from midspan.train import load_recipe, prepare_base, train
+from midspan.train.loop import _backward
+from midspan.train.metrics import read_metrics
+
+QUIET = Console(quiet=True)
+
+
+def _losses(run: Path) -> list[tuple[int, float, float]]:
+    return [(s.step, s.loss, s.grad_norm) for s in read_metrics(run / "metrics.jsonl")]
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_training_lowers_the_loss_and_the_model_is_there(tiny_recipe: Path, tmp_path: Path, method: str) -> None:
+    recipe = load_recipe(tiny_recipe, [f"train.method={method}", "train.precision=fp32"])
+    train(recipe, tmp_path / "run", console=QUIET)
+    losses = [loss for _, loss, _ in _losses(tmp_path / "run")]
+    assert len(losses) == 60
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    tokenizer = Tokenizer.load(tmp_path / "run" / "model")
+    fim = FimFormat.detect(tokenizer)
+    assert fim is not None
+    assert fim.eot_id == 260
+    assert load_model(tmp_path / "run" / "model").config.vocab_size == 261
+
+
+def _start(recipe: Path, run: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "midspan", "train", str(recipe), "--out", str(run), *arguments]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def _kill_at(process: subprocess.Popen[bytes], run: Path, step: int) -> None:
+    """SIGKILL as soon as the run has recorded the step."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        path = run / "metrics.jsonl"
+        if path.is_file() and path.read_bytes().count(b"\n") >= step:
+            process.kill()
+            break
+        time.sleep(0.002)
+    process.wait(timeout=120)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_killed_at_five_random_steps_and_resumed_is_bit_for_bit_the_same(
+    tiny_recipe: Path, tmp_path: Path, method: str
+) -> None:
+    """The straight run compiles its rows in one process, the killed one in two."""
+    settings = ["--set", f"train.method={method}"]
+    assert _start(tiny_recipe, tmp_path / "straight", *settings).wait(timeout=300) == 0
+    killed = tmp_path / "killed"
+    for step in sorted(random.Random(method).sample(range(1, 58), 5)):
+        resume = ["--resume"] if killed.exists() else []
+        _kill_at(_start(tiny_recipe, killed, *settings, "--set", "data.workers=2", *resume), killed, step)
+    assert _start(tiny_recipe, killed, *settings, "--set", "data.workers=2", "--resume").wait(timeout=300) == 0
+    assert _losses(killed) == _losses(tmp_path / "straight")
+    expected = _weights(tmp_path / "straight")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in _weights(killed).items())
+    assert not list(killed.glob("**/.*tmp*"))
+
+
+def test_sigterm_saves_and_says_how_to_go_on(tiny_recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ["--set", "checkpoint.every_steps=1000", "--set", "train.steps=2000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "midspan", "train", str(tiny_recipe), "--out", str(run), *arguments],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").is_file() or not (run / "metrics.jsonl").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    step = _losses(run)[-1][0]
+    assert f"holds step {step}: go on with --resume" in " ".join(errors.decode().split())
+    assert (run / "checkpoints" / f"step-{step:08d}" / "COMMIT").is_file()
+
+
+def test_a_finished_run_is_left_alone(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(tiny_recipe, ["train.steps=2"])
+    train(recipe, tmp_path / "run", console=QUIET)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+    train(recipe, tmp_path / "run", resume=True, console=QUIET)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")} == before
+
+
+def test_refusals(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(tiny_recipe, ["train.steps=2"])
+    run = tmp_path / "run"
+    train(recipe, run, console=QUIET)
+    with pytest.raises(InputError, match="is there already; go on with --resume"):
+        train(recipe, run, console=QUIET)
+    with pytest.raises(InputError, match=r"begun with optimizer\.lr = 0\.005, and the recipe now says 0\.1"):
+        train(load_recipe(tiny_recipe, ["train.steps=2", "optimizer.lr=0.1"]), run, resume=True, console=QUIET)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(InputError, match="is no run"):
+        train(recipe, tmp_path / "other", resume=True, console=QUIET)
+    with pytest.raises(InputError, match="no-corpus"):
+        train(load_recipe(tiny_recipe, ["data.corpus=no-corpus"]), tmp_path / "third", console=QUIET)
+    assert not (tmp_path / "third").exists(), "a run that could not begin leaves nothing"
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_rows_that_caused_it(
+    tiny_recipe: Path, tmp_path: Path, tiny_base: Path
+) -> None:
+    """A base with an infinite weight: the first loss is not a number, and nothing is saved."""
+    from safetensors.torch import save_file
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in tiny_base.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = float("inf")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    recipe = load_recipe(tiny_recipe, [f"base={broken}"])
+    with pytest.raises(WorkError, match=r"the loss of step 1 is (nan|inf); rows 0 to 1 caused it"):
+        train(recipe, tmp_path / "run", console=QUIET)
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_the_loss_of_a_step_is_a_plain_mean_over_its_targets(
+    tiny_recipe: Path, tmp_path: Path, together: int
+) -> None:
+    """Against whole logits and torch's own cross-entropy, document by document."""
+    recipe = load_recipe(tiny_recipe, ["train.steps=1", "train.precision=fp32", f"train.rows_per_pass={together}"])
+    train(recipe, tmp_path / "run", console=QUIET)
+    model, _ = prepare_base(recipe.base, torch.float32)
+    rows = Rows(tmp_path / "run" / "rows")
+    batch = [rows[0], rows[1]]
+    loss, targets = _backward(model, batch, recipe.train)
+    total, count = 0.0, 0
+    for row in batch:
+        for start, end in zip(row.bounds, row.bounds[1:], strict=False):
+            ids = torch.from_numpy(row.ids[start:end])[None]
+            logits = model(ids)[0, :-1]
+            total += torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
+            count += end - start - 1
+    assert targets == count
+    assert loss == pytest.approx(total / count, rel=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_peft_and_transformers_load_what_a_run_writes_and_agree(
+    tiny_recipe: Path, tmp_path: Path, tiny_base: Path, tied: bool
+) -> None:
+    """The merged model in transformers, and the adapter on the base in PEFT, give our logits."""
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    base = tiny_base
+    if not tied:
+        from dataclasses import replace
+
+        from tests.train.conftest import TINY
+
+        from midspan.model import Llama
+        from midspan.model.weights import write_hf
+
+        model = Llama(replace(TINY, tied=False))
+        model.initialise(seed=2, std=0.08)
+        base = tmp_path / "untied"
+        write_hf(base, model, model.config, tokenizer=Tokenizer.load(tiny_base))
+    recipe = load_recipe(tiny_recipe, [f"base={base}", "train.steps=12", "train.precision=fp32"])
+    run = tmp_path / "run"
+    train(recipe, run, console=QUIET)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run / "model")
+    assert tokenizer.convert_tokens_to_ids("<EOT>") == 260
+    ids = torch.tensor([[257, 10, 20, 258, 30, 40, 259, 50, 260]])
+    mine = load_model(run / "model")
+    with torch.no_grad():
+        expected = mine(ids, segments=Segments((0, 9)))
+        merged = transformers.AutoModelForCausalLM.from_pretrained(run / "model", dtype=torch.float32)
+        torch.testing.assert_close(merged(ids).logits, expected, atol=1e-4, rtol=0)
+        plain = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        plain.resize_token_embeddings(261)
+        adapted = peft.PeftModel.from_pretrained(plain, run / "adapter")
+        # The merged model was rounded to bfloat16 on its way to disk, the adapter was not.
+        torch.testing.assert_close(adapted(ids).logits, expected, atol=0.05, rtol=0)
+        with adapted.disable_adapter():
+            assert (adapted(ids).logits - expected).abs().max() > 0.5, "the adapter is what made the difference"
+
+
+def test_the_metrics_and_the_recipe_are_json(tiny_recipe: Path, tmp_path: Path) -> None:
+    train(load_recipe(tiny_recipe, ["train.steps=3"]), tmp_path / "run", console=QUIET)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    keys = {"step", "loss", "lr", "grad_norm", "tokens", "targets", "tokens_per_second", "seconds"}
+    assert [set(json.loads(line)) for line in lines] == [keys] * 3
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["train"]["steps"] == 3
