@@ -1,0 +1,89 @@
+"""The command line's surface, frozen: a change here is a change for every user and every script of theirs."""
+
+import subprocess
+import sys
+
+import click
+import pytest
+import typer
+
+from midspan.cli import app
+
+SURFACE = {
+    "complete": {"model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed", "--json"},
+    "corpus build": {
+        "sources",
+        "--out",
+        "--held-out",
+        "--held-out-share",
+        "--languages",
+        "--max-bytes",
+        "--seed",
+        "--overwrite",
+        "--json",
+    },
+    "corpus show": {"folder", "--json"},
+    "eval": {"model", "--corpus", "--base", "--per-kind", "--out", "--json"},
+    "infill": {"model", "place", "--layout", "--max-tokens", "--temperature", "--top-p", "--seed", "--json"},
+    "models info": {"model", "--json"},
+    "models list": {"--json"},
+    "models pull": {"name", "--json"},
+    "report": {"runs"},
+    "train": {"recipe", "--out", "--set", "--resume"},
+}
+
+
+def _commands(command: click.Command, name: str = "") -> dict[str, click.Command]:
+    children = getattr(command, "commands", None)
+    if children is None:
+        return {name: command}
+    found: dict[str, click.Command] = {}
+    for child_name, child in children.items():
+        found |= _commands(child, f"{name} {child_name}".strip())
+    return found
+
+
+COMMANDS = _commands(typer.main.get_command(app))
+
+
+def _surface(command: click.Command) -> set[str]:
+    names = set()
+    for parameter in command.params:
+        is_argument = parameter.param_type_name == "argument"
+        names.add(parameter.name if is_argument else max(parameter.opts, key=len))
+    return {name for name in names if name is not None}
+
+
+def test_the_surface_is_what_is_written_here() -> None:
+    assert {name: _surface(command) for name, command in COMMANDS.items()} == SURFACE
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_explains_itself_with_an_example(name: str) -> None:
+    command = COMMANDS[name]
+    assert command.help
+    assert f"midspan {name}" in (command.epilog or "")
+    assert all(getattr(p, "help", None) for p in command.params if p.name != "help")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "nowhere.toml"], "recipe nowhere.toml cannot be read"),
+        (["corpus", "build", "nowhere", "--out", "x"], "nowhere"),
+        (["models", "info", "nowhere"], "nowhere"),
+        (["complete", "nowhere", "def"], "nowhere"),
+        (["infill", "nowhere", "a.py:1:1"], "nowhere"),
+        (["eval", "nowhere"], "nowhere"),
+        (["report", "nowhere"], "nowhere"),
+        (["models", "pull", "smollm"], "smollm2-135m"),
+        (["train"], "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:
+    command = [sys.executable, "-m", "midspan", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert sentence in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert not result.stdout
