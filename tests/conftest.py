@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from vocabularies import code_llama_model, vocabulary  # noqa: F401, fixtures
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

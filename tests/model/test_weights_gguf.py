@@ -16,7 +16,7 @@ from torch import Tensor
 from midspan.errors import InputError
 from midspan.model import ModelConfig, RopeScaling
 from midspan.model.weights import detect, load_model, read_config, tensor_types
-from midspan.model.weights.gguf_file import GGUFFile
+from midspan.model.weights.gguf_tensors import GGUFTensors
 
 from .shapes import SHAPES, Shape, oracle_logits, oracle_with, random_ids, random_state
 
@@ -439,7 +439,7 @@ def test_our_container_reader_agrees_with_the_packages(tmp_path: Path) -> None:
     shape = SHAPES["qwen2"]
     path = tmp_path / "model.gguf"
     write(path, shape.config, random_state(shape.config), kind=Kind.Q8_0, fields={"tags": ["a", "ß", ""]})
-    reader, file = gguf.GGUFReader(path), GGUFFile(path)
+    reader, file = gguf.GGUFReader(path), GGUFTensors(path)
     theirs = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
     assert file.fields == theirs
     assert file.fields["qwen2.tags"] == ["a", "ß", ""]

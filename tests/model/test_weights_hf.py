@@ -199,7 +199,7 @@ def test_paths_without_a_checkpoint(tmp_path: Path) -> None:
 
 def test_nothing_is_written_over_or_left_half_done(folder: Path) -> None:
     config = SHAPES["tied"].config
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="is there already"):
         write_hf(folder, random_state(config), config)
     target = folder.parent / "new"
     with pytest.raises(ValueError, match="disagree on"):

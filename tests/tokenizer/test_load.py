@@ -13,8 +13,9 @@ from sentencepiece import sentencepiece_model_pb2
 
 from midspan.errors import InputError
 from midspan.tokenizer import Tokenizer
+from vocabularies import GGUF_VOCABULARIES
 
-from .conftest import GGUF_VOCABULARIES, big_ones_slow
+from .conftest import big_ones_slow
 from .strings import CODE, SPECIAL_LOOKING, fuzzed
 
 Vocabulary = Callable[[str], Tokenizer]

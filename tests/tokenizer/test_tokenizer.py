@@ -12,8 +12,9 @@ import tokenizers
 
 from midspan.errors import InputError
 from midspan.tokenizer import Tokenizer
+from vocabularies import GGUF_VOCABULARIES
 
-from .conftest import GGUF_VOCABULARIES, big_ones_slow
+from .conftest import big_ones_slow
 from .strings import SPECIAL_LOOKING, fuzzed
 
 Vocabulary = Callable[[str], Tokenizer]

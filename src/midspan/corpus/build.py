@@ -10,8 +10,9 @@ from midspan.corpus.ingest import MAX_BYTES, ingest, reading_order
 from midspan.corpus.language import check_languages
 from midspan.corpus.sources import open_sources
 from midspan.corpus.split import HeldOut
-from midspan.corpus.store import CorpusWriter, Manifest
+from midspan.corpus.store import CorpusWriter, Manifest, check_place
 from midspan.errors import InputError
+from midspan.files import atomic_folder
 
 PROGRESS_EVERY_FILES = 64
 
@@ -50,7 +51,7 @@ def build(
     if max_bytes < 1:
         raise InputError(f"a size cap of {max_bytes} bytes keeps nothing; 1048576 is the default")
     out = Path(out).expanduser().resolve()
-    writer = CorpusWriter(out, overwrite=overwrite)
+    check_place(out, overwrite=overwrite)
     with ExitStack() as stack:
         opened = [stack.enter_context(source) for source in open_sources(sources, excluded=out)]
         found = [entry for source in opened for entry in source.entries()]
@@ -58,7 +59,8 @@ def build(
             raise InputError(f"no file was found in {', '.join(sources)}; name a folder that holds code")
         rule.check({entry.group for entry in found})
         entries = reading_order(found, rule)
-        stack.enter_context(writer)
+        aside = stack.enter_context(atomic_folder(out, replace=overwrite))
+        writer = stack.enter_context(CorpusWriter(aside))
         total_size = sum(entry.size for entry in entries)
         size = 0
         records = ingest(entries, held_out=rule, languages=wanted, max_bytes=max_bytes)
@@ -68,7 +70,7 @@ def build(
             if progress is not None and (count % PROGRESS_EVERY_FILES == 0 or count == len(entries)):
                 progress(Progress(files=count, total_files=len(entries), size=size, total_size=total_size))
         _check_not_empty(writer, rule)
-        return writer.commit(
+        return writer.finish(
             parameters={
                 "languages": None if wanted is None else sorted(wanted),
                 "held_out": sorted(rule.groups),

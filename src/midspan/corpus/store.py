@@ -16,10 +16,8 @@ Left out on purpose: shards (one file is enough until more than one process writ
 by its index, which would cost a row group of decompression for each.
 """
 
-import glob
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -36,6 +34,7 @@ from midspan import __version__
 from midspan.corpus.document import SPLITS, TRAIN, Document, Record
 from midspan.corpus.quality import line_count
 from midspan.errors import InputError
+from midspan.files import write_json
 
 SCHEMA_VERSION = 1
 FILES_NAME = "files.parquet"
@@ -116,23 +115,27 @@ class _Fingerprint:
         return self._hash.hexdigest()
 
 
-class CorpusWriter:
-    """Writes a corpus aside and puts it in its place on `commit`; without a commit, nothing stays.
+def check_place(folder: Path, *, overwrite: bool) -> None:
+    """InputError unless a corpus may be put at `folder`.
 
-    Use as a context manager. With `overwrite`, what stands in the place is replaced at the commit, and only
-    if it is a corpus (whole or damaged) or an empty folder: no other files are ever deleted.
+    Nothing may stand there; with `overwrite`, a corpus (whole or damaged) or an empty folder may: no other
+    files are ever deleted.
+    """
+    if os.path.lexists(folder):
+        if not overwrite:
+            raise InputError(f"{folder} is there already; choose another folder, or ask to overwrite it")
+        if not folder.is_dir() or not {FILES_NAME, MANIFEST_NAME}.issuperset(os.listdir(folder)):
+            raise InputError(f"{folder} holds more than a corpus, so it is not overwritten; choose another")
+
+
+class CorpusWriter:
+    """Writes a corpus into an empty folder; it is whole once `finish` has returned.
+
+    Use as a context manager.
     """
 
-    def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
-        if os.path.lexists(folder):
-            if not overwrite:
-                raise InputError(f"{folder} is there already; choose another folder, or ask to overwrite it")
-            if not folder.is_dir() or not {FILES_NAME, MANIFEST_NAME}.issuperset(os.listdir(folder)):
-                raise InputError(
-                    f"{folder} holds more than a corpus, so it is not overwritten; choose another"
-                )
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._aside = folder.parent / f".{folder.name}.tmp-{os.getpid()}"
         self._records: list[Record] = []
         self._batch_bytes = 0
         self._fingerprint = _Fingerprint()
@@ -144,16 +147,9 @@ class CorpusWriter:
         self._held_out_groups: set[str] = set()
 
     def __enter__(self) -> Self:
-        self._clear_remains()
-        try:
-            self._aside.mkdir(parents=True)
-        except OSError as error:
-            raise InputError(
-                f"{self._folder} cannot be made ({error.strerror}); choose another folder"
-            ) from None
         dictionary = [name for name in SCHEMA.names if name not in ("id", "path", "bytes", "lines", "text")]
         self._parquet = pq.ParquetWriter(
-            self._aside / FILES_NAME,
+            self._folder / FILES_NAME,
             SCHEMA,
             compression="zstd",
             use_dictionary=dictionary,
@@ -163,18 +159,7 @@ class CorpusWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        try:
-            self._parquet.close()
-        finally:
-            shutil.rmtree(self._aside, ignore_errors=True)
-
-    def _clear_remains(self) -> None:
-        """Remove what a killed build of the same corpus left aside; a process that lives keeps its own."""
-        prefix = f".{self._folder.name}.tmp-"
-        for path in self._folder.parent.glob(f"{glob.escape(prefix)}*"):
-            owner = path.name.removeprefix(prefix)
-            if owner.isdigit() and (int(owner) == os.getpid() or not _is_alive(int(owner))):
-                shutil.rmtree(path, ignore_errors=True)
+        self._parquet.close()
 
     def add(self, record: Record) -> None:
         """Take one record, in reading order."""
@@ -200,10 +185,8 @@ class CorpusWriter:
         self._fingerprint.add(kept["id"], kept["split"])
         self._records, self._batch_bytes = [], 0
 
-    def commit(
-        self, parameters: Mapping[str, Any], sources: tuple[Mapping[str, str | None], ...]
-    ) -> Manifest:
-        """Finish the files, make them durable and move the folder into its place."""
+    def finish(self, parameters: Mapping[str, Any], sources: tuple[Mapping[str, str | None], ...]) -> Manifest:
+        """Write what is left and the manifest."""
         if self._records:
             self._write_row_group()
         self._parquet.close()
@@ -220,25 +203,8 @@ class CorpusWriter:
             held_out_groups=tuple(sorted(self._held_out_groups)),
             fingerprint=self._fingerprint.hexdigest(),
         )
-        text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
-        (self._aside / MANIFEST_NAME).write_text(text, encoding="utf-8")
-        for path in (self._aside / FILES_NAME, self._aside / MANIFEST_NAME, self._aside):
-            _fsync(path)
-        self._into_place()
+        write_json(self._folder / MANIFEST_NAME, asdict(manifest))
         return manifest
-
-    def _into_place(self) -> None:
-        replaced = self._aside.with_name(f"{self._aside.name}-replaced")
-        if os.path.lexists(self._folder):
-            self._folder.rename(replaced)
-        try:
-            self._aside.rename(self._folder)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(self._folder)
-            raise
-        _fsync(self._folder.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -259,24 +225,6 @@ def _row(record: Record) -> dict[str, Any]:
         "duplicate_of": record.duplicate_of,
         "text": record.text if kept else None,
     }
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Corpus:

@@ -85,9 +85,7 @@ def eos_of(tokenizer: Tokenizer) -> list[int]:
     return [] if tokenizer.eos_id is None else [tokenizer.eos_id]
 
 
-def infill_example(
-    tokenizer: Tokenizer, fim: FimFormat, parts: Split, layout: Literal["psm", "spm"]
-) -> Example:
+def infill_example(tokenizer: Tokenizer, fim: FimFormat, parts: Split, layout: Literal["psm", "spm"]) -> Example:
     """A split document in one of the two trained layouts."""
     suffix_ids = tokenizer.encode(parts.suffix, leading_space=False)
     if fim.order(layout)[-1] == "prefix":  # the middle continues the prefix: no sentinel between them

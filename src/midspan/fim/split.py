@@ -36,13 +36,13 @@ class Split:
 
 
 class Draws:
-    """The random numbers of one document: 64-bit words of Philox, turned into what is asked for, in order."""
+    """The random numbers of one document, or of a piece of it, in order: words of Philox as what is asked for."""
 
-    def __init__(self, seed: int, epoch: int, document: int) -> None:
+    def __init__(self, seed: int, epoch: int, document: int, piece: int = 0) -> None:
         # Counter word 0 is the one that Philox advances from draw to draw; the others name the document.
         # As uint64 by name: NumPy makes float64 of a list with a number of 2^63 or more, and loses its last bits.
         key = np.array([seed, 0], dtype=np.uint64)
-        self._words = np.random.Philox(key=key, counter=np.array([0, epoch, document, 0], dtype=np.uint64))
+        self._words = np.random.Philox(key=key, counter=np.array([0, epoch, document, piece], dtype=np.uint64))
 
     def unit(self) -> float:
         """A number in [0, 1) with 53 random bits."""

@@ -8,8 +8,8 @@ shares a row, and the order of rows in a window come from counter-based randomne
 but their number, so any number of worker processes writes the same bytes.
 
 A document that fits a row stays whole and becomes an infilling example at the recipe's rate. A longer one is
-cut into pieces that are read from left to right (the paper infills only documents that are not cut), or left
-out where the recipe says so.
+cut into pieces that are read from left to right (the paper infills only documents that are not cut): full rows
+and a rest, which packs best. Or it is left out where the recipe says so.
 """
 
 from __future__ import annotations
@@ -18,19 +18,25 @@ import itertools
 import json
 import math
 import multiprocessing
+import os
+import re
+import signal
 import tempfile
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
 from midspan.corpus import Corpus
-from midspan.errors import InputError
+from midspan.errors import InputError, WorkError
 from midspan.files import atomic_folder, write_json
 from midspan.fim import Draws, FimConfig, FimFormat, document_example, plain_example
 from midspan.rows.pack import best_fit
@@ -41,6 +47,7 @@ FORMAT_VERSION = 1
 SEGMENT = np.dtype([("end", "<u4"), ("num_middle", "<u4"), ("form", "u1"), ("document", "<u8")])
 FORMS = ("plain", "psm", "spm", "cut")
 """A segment's form is an index into these; `cut` is a piece of a document longer than a row."""
+CUT_WORD_SLACK = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +58,10 @@ class RowsConfig:
     """Tokens in a row; the paper's code stage uses 4,096."""
     long_documents: str = "cut"
     """What happens to a document that does not fit a row: `cut` into pieces read left to right, or `drop`."""
+    piece_tokens: tuple[int, ...] = ()
+    """Smallest and largest size of pieces, if documents are to be split at line starts into documents of their
+    own before anything else; sizes are drawn log-uniformly. Not the paper's: for short runs, which learn to
+    infill from many small examples."""
     window_documents: int = 4096
     """Documents that are packed together; more fill rows better, fewer start sooner."""
     seed: int = 0
@@ -61,6 +72,12 @@ class RowsConfig:
             raise InputError(f"data.row_tokens is {self.row_tokens}; a row needs at least 16 tokens")
         if self.long_documents not in ("cut", "drop"):
             raise InputError(f"data.long_documents is {self.long_documents!r}; it must be 'cut' or 'drop'")
+        smallest, largest = self.piece_tokens or (1, 1)
+        if len(self.piece_tokens) not in (0, 2) or not 1 <= smallest <= largest:
+            raise InputError(
+                f"data.piece_tokens is {list(self.piece_tokens)}; give [smallest, largest], or nothing to keep "
+                "documents whole"
+            )
         if self.window_documents < 1:
             raise InputError(f"data.window_documents is {self.window_documents}; it must be at least 1")
         if not 0 <= self.seed < 2**64:
@@ -74,9 +91,9 @@ class RowsConfig:
 
 @dataclass(frozen=True)
 class Segment:
-    """One document, or a piece of one, on its way into a row."""
+    """One document, or a piece of one, on its way into a row (an array, since windows wait in memory)."""
 
-    ids: list[int]
+    ids: np.ndarray
     form: str
     num_middle: int
     document: int
@@ -84,33 +101,72 @@ class Segment:
 
 def shuffled(count: int, *key: int) -> np.ndarray:
     """A permutation of 0 ... count - 1 that depends on the key alone: the order of Philox words."""
-    words = np.random.Philox(key=[key[0], 1], counter=[0, *key[1:], *[0] * (4 - len(key))])
+    counter = np.array([0, *key[1:], *[0] * (4 - len(key))], dtype=np.uint64)
+    words = np.random.Philox(key=np.array([key[0], 1], dtype=np.uint64), counter=counter)
     return np.argsort(words.random_raw(count), kind="stable")
 
 
+def pieces_of(tokenizer: Tokenizer, text: str, sizes: tuple[int, ...], draws: Draws) -> list[str]:
+    """A document split at line starts into pieces of drawn sizes; a longer line is a piece of its own."""
+    smallest, largest = sizes
+    pieces: list[list[str]] = [[]]
+    room = 0.0
+    lines = re.findall(r"[^\n]*\n|[^\n]+", text)  # not splitlines, which knows other line ends as well
+    for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
+        if len(ids) > room:
+            room = smallest * (largest / smallest) ** draws.unit()
+            pieces.append([])
+        pieces[-1].append(line)
+        room -= len(ids)
+    return ["".join(piece) for piece in pieces[1:]]
+
+
 def segments_of(
-    tokenizer: Tokenizer, fim: FimFormat | None, config: RowsConfig, document: tuple[int, str], epoch: int
+    tokenizer: Tokenizer,
+    fim: FimFormat | None,
+    config: RowsConfig,
+    document: tuple[int, str],
+    epoch: int,
 ) -> list[Segment]:
-    """A document as the segments that stand for it: one if it fits, pieces or nothing if it does not."""
+    """A document as the segments that stand for it: of one that is not split, one or more or none."""
     document_id, text = document
-    if config.long_documents == "drop" and _is_long(tokenizer, text, config.row_tokens):
+    draws = Draws(config.seed, epoch, document_id)
+    if not config.piece_tokens:
+        return _segments_of_text(tokenizer, fim, config, document_id, text, draws)
+    return [
+        segment
+        for number, piece in enumerate(pieces_of(tokenizer, text, config.piece_tokens, draws), start=1)
+        for segment in _segments_of_text(
+            tokenizer, fim, config, document_id, piece, Draws(config.seed, epoch, document_id, number)
+        )
+    ]
+
+
+def _segments_of_text(
+    tokenizer: Tokenizer, fim: FimFormat | None, config: RowsConfig, document_id: int, text: str, draws: Draws
+) -> list[Segment]:
+    """One segment if the text fits a row, pieces or nothing if it does not."""
+    row_tokens, drop = config.row_tokens, config.long_documents == "drop"
+    if not _is_long(tokenizer, text, row_tokens):
+        example = document_example(tokenizer, fim, config.fim, text, draws)
+        if len(example.ids) <= row_tokens:
+            return [Segment(np.array(example.ids, np.uint32), example.form, example.num_middle, document_id)]
+    elif drop:
         return []
-    example = document_example(tokenizer, fim, config.fim, text, Draws(config.seed, epoch, document_id))
-    if len(example.ids) <= config.row_tokens:
-        return [Segment(example.ids, example.form, example.num_middle, document_id)]
-    if config.long_documents == "drop":
-        return []
-    whole = plain_example(tokenizer, text)
-    count = math.ceil(len(whole.ids) / config.row_tokens)
-    size = math.ceil(len(whole.ids) / count)
-    form = "plain" if count == 1 else "cut"  # one piece: only the sentinels had made it too long
-    return [Segment(whole.ids[i * size : (i + 1) * size], form, 0, document_id) for i in range(count)]
+    ids = np.array(plain_example(tokenizer, text).ids, np.uint32)
+    if len(ids) <= row_tokens:  # only the sentinels had made it too long
+        return [Segment(ids, "plain", 0, document_id)]
+    starts = [] if drop else range(0, len(ids), row_tokens)
+    return [Segment(ids[start : start + row_tokens], "cut", 0, document_id) for start in starts]
 
 
 def _is_long(tokenizer: Tokenizer, text: str, row_tokens: int) -> bool:
-    """Whether a beginning of the text is already too long for a row: spares encoding the rest for nothing."""
+    """Whether a beginning of the text is already too long for a row: spares work on long documents.
+
+    The word at its end may be cut in two and take more tokens than as a whole, hence the slack.
+    """
     beginning = text[: 8 * row_tokens]
-    return len(beginning) < len(text) and len(tokenizer.encode(beginning)) > row_tokens
+    return len(beginning) < len(text) and len(tokenizer.encode(beginning)) > row_tokens + CUT_WORD_SLACK
 
 
 class Packer:
@@ -119,12 +175,14 @@ class Packer:
     def __init__(self, config: RowsConfig, tokenizer: Tokenizer, texts: Texts) -> None:
         self.config, self.tokenizer, self.texts = config, tokenizer, texts
         self.fim = FimFormat.detect(tokenizer)
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # of the last epoch asked for
 
     def window(self, epoch: int, number: int) -> list[list[Segment]]:
         """The rows of window `number` of an epoch."""
         config = self.config
-        order = shuffled(len(self.texts), config.seed, epoch)
-        chosen = order[number * config.window_documents : (number + 1) * config.window_documents]
+        if self._order[0] != epoch:
+            self._order = (epoch, shuffled(len(self.texts), config.seed, epoch))
+        chosen = self._order[1][number * config.window_documents : (number + 1) * config.window_documents]
         segments = [
             segment
             for index in chosen
@@ -138,9 +196,17 @@ class Packer:
 _packer: Packer | None = None  # of a worker process
 
 
-def _start_worker(config: RowsConfig, tokenizer: Tokenizer, texts_folder: Path) -> None:
+def _start_worker(config: RowsConfig, tokenizer: Tokenizer, texts_folder: Path, lifeline: Connection) -> None:
     global _packer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent's word counts
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     _packer = Packer(config, tokenizer, Texts(texts_folder))
+
+
+def _end_with(lifeline: Connection) -> None:
+    """End this worker, whatever it is doing, when the parent closes its end or is no more."""
+    lifeline.poll(None)
+    os._exit(0)
 
 
 def _work(epoch: int, number: int) -> list[list[Segment]]:
@@ -161,14 +227,23 @@ def _all_windows(
             yield name[0], packer.window(*name)
     with ExitStack() as stack:
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, context, _start_worker, (config, tokenizer, texts_folder))
+        lifeline, held_end = context.Pipe(duplex=False)
+        pool = ProcessPoolExecutor(workers, context, _start_worker, (config, tokenizer, texts_folder, lifeline))
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+        stack.callback(held_end.close)
         ahead: deque[tuple[int, Future[list[list[Segment]]]]] = deque()
         for name in names:
             ahead.append((name[0], pool.submit(_work, *name)))
             if len(ahead) > 2 * workers:
                 epoch, rows = ahead.popleft()
-                yield epoch, rows.result()
+                try:
+                    made = rows.result()
+                except BrokenProcessPool as error:
+                    raise WorkError(
+                        f"one of the {workers} processes that compile rows was killed, perhaps for memory; no row "
+                        "is kept: start again with fewer data.workers or fewer data.window_documents"
+                    ) from error
+                yield epoch, made
 
 
 def compile_rows(
@@ -190,16 +265,24 @@ def compile_rows(
         progress: called with the number of rows written so far.
 
     Raises:
-        InputError: no document gives a row (all are longer than a row, and those are dropped), or `out` is
-            there already.
+        InputError: no document gives a row (all are longer than a row, and those are dropped), the vocabulary's
+            family lacks a layout that `config.fim` asks for, or `out` is there already.
+        WorkError: a worker was killed.
     """
+    fim = FimFormat.detect(tokenizer)
+    if fim is not None:
+        config.fim.check(fim)
     counts: Counter[str] = Counter()
-    with atomic_folder(out) as folder, tempfile.TemporaryDirectory() as scratch:
+    # The texts lie beside the rows: a folder for temporary files may be small, or memory.
+    with atomic_folder(out) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
         Texts.write(corpus, Path(scratch))
         tokens_type = np.dtype("<u2" if tokenizer.vocab_size <= 2**16 else "<u4")
         bounds, epochs_begun = [0], 0
-        with (folder / "tokens.bin").open("wb") as tokens, (folder / "segments.bin").open("wb") as segments:
-            windows = _all_windows(config, tokenizer, Path(scratch), workers)
+        with (
+            (folder / "tokens.bin").open("wb") as tokens,
+            (folder / "segments.bin").open("wb") as segments,
+            closing(_all_windows(config, tokenizer, Path(scratch), workers)) as windows,
+        ):
             for epoch, rows in windows:
                 if epoch > 0 and len(bounds) == 1:
                     raise InputError(
@@ -215,7 +298,6 @@ def compile_rows(
                     counts["tokens"] += sum(len(s.ids) for s in row)
                 progress(len(bounds) - 1)
                 if len(bounds) > num_rows:
-                    windows.close()
                     break
         np.save(folder / "bounds.npy", np.array(bounds, dtype=np.int64))
         whole = counts["plain"] + counts["psm"] + counts["spm"]
@@ -236,7 +318,7 @@ def compile_rows(
 
 def _padded(row: list[Segment], row_tokens: int, tokens_type: np.dtype[np.generic]) -> bytes:
     ids = np.zeros(row_tokens, dtype=tokens_type)  # 0 stands for nothing: no segment covers it
-    flat = [token for segment in row for token in segment.ids]
+    flat = np.concatenate([segment.ids for segment in row])
     ids[: len(flat)] = flat
     return ids.tobytes()
 

@@ -63,7 +63,9 @@ class Rows:
             )
             self._segments = np.memmap(folder / "segments.bin", dtype=SEGMENT, mode="r")
             self._bounds = np.load(folder / "bounds.npy", mmap_mode="r")
-        except (OSError, ValueError, KeyError) as error:
+            if self._bounds.shape != (shape[0] + 1,) or self._bounds[-1] != len(self._segments):
+                raise ValueError("its files do not belong together")
+        except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"{folder} holds no whole compiled rows ({error}); remove it and train again"
             ) from None

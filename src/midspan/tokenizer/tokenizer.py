@@ -18,7 +18,6 @@ tokenizer.json.
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from midspan.errors import InputError
+from midspan.files import atomic_file
 from midspan.tokenizer.bpe_backend import Definition
 from midspan.tokenizer.load import Vocabulary, load_vocabulary
 
@@ -181,7 +181,8 @@ class Tokenizer:
         files = self._backend.files(self._post_processor())
         files["tokenizer_config.json"] = json.dumps(config, indent=2, ensure_ascii=False).encode()
         for name, data in files.items():
-            _write_whole(folder / name, data)
+            with atomic_file(folder / name) as aside:
+                aside.write_bytes(data)
         for name in _TOKENIZER_FILES - files.keys():
             (folder / name).unlink(missing_ok=True)
 
@@ -206,17 +207,3 @@ def _refuse_surrogates(texts: Sequence[str], error: Exception) -> None:
                 f"a text holds U+{ord(text[lone.start]):04X} at character {lone.start}, a lone surrogate "
                 "and no character; decode its file with errors='replace'"
             ) from error
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write aside, flush to disk, rename: the file is there whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise

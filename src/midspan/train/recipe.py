@@ -43,6 +43,7 @@ class DataRecipe:
     """Folder of a corpus that `midspan corpus build` made."""
     row_tokens: int = 4096
     long_documents: str = "cut"
+    piece_tokens: tuple[int, ...] = ()
     window_documents: int = 4096
     seed: int = 0
     workers: int = 1
@@ -116,6 +117,7 @@ class Recipe:
         return RowsConfig(
             row_tokens=self.data.row_tokens,
             long_documents=self.data.long_documents,
+            piece_tokens=self.data.piece_tokens,
             window_documents=self.data.window_documents,
             seed=self.data.seed,
             fim=self.fim,

@@ -24,7 +24,7 @@ from midspan.errors import InputError
 from midspan.model.config import ModelConfig, RopeScaling
 from midspan.model.rope import inverse_frequencies
 from midspan.model.weights.assemble import to_half_split
-from midspan.model.weights.gguf_file import GGUFFile
+from midspan.model.weights.gguf_tensors import GGUFTensors
 
 ARCHITECTURES = ("llama", "qwen2")
 TOP = {
@@ -48,18 +48,18 @@ ROPE_FACTORS = "rope_freqs.weight"
 
 def read(path: Path) -> tuple[ModelConfig, Iterator[tuple[str, Tensor]]]:
     """The shape, and (Hugging Face's name, float32 tensor) for every weight, read as they are asked for."""
-    file = GGUFFile(path)
+    file = GGUFTensors(path)
     config = read_config(file)
     return config, read_tensors(file, config)
 
 
 def tensor_types(path: Path) -> Iterator[tuple[str, int]]:
     """(type, number of values) of every tensor in a file, as ggml names types: Q4_1, F32."""
-    for tensor in GGUFFile(path).tensors.values():
+    for tensor in GGUFTensors(path).tensors.values():
         yield tensor.kind.name, math.prod(tensor.shape)
 
 
-def read_config(file: GGUFFile) -> ModelConfig:
+def read_config(file: GGUFTensors) -> ModelConfig:
     """The shape that a GGUF file's metadata and tensors describe.
 
     Raises:
@@ -123,7 +123,7 @@ def read_config(file: GGUFFile) -> ModelConfig:
     return replace(config, rope_scaling=_rope_scaling(file, config))
 
 
-def read_tensors(file: GGUFFile, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
+def read_tensors(file: GGUFTensors, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
     """(Hugging Face's name, float32 tensor) for every weight; unknown names pass through as they are."""
     for name in file:
         if name == ROPE_FACTORS:
@@ -143,7 +143,7 @@ def hf_name(name: str) -> str:
     return f"{TOP[part]}.{leaf}" if part in TOP else name
 
 
-def _rope_scaling(file: GGUFFile, config: ModelConfig) -> RopeScaling | None:
+def _rope_scaling(file: GGUFTensors, config: ModelConfig) -> RopeScaling | None:
     prefix = f"{config.family}.rope.scaling."
     kind = file.fields.get(prefix + "type", "none")
     factor = float(file.fields.get(prefix + "factor", file.fields.get(f"{config.family}.rope.scale_linear", 1.0)))
@@ -172,7 +172,7 @@ def _rope_scaling(file: GGUFFile, config: ModelConfig) -> RopeScaling | None:
     return None
 
 
-def _llama3_scaling(file: GGUFFile, config: ModelConfig) -> RopeScaling | None:
+def _llama3_scaling(file: GGUFTensors, config: ModelConfig) -> RopeScaling | None:
     """Llama 3's settings behind the divisors of `rope_freqs.weight`.
 
     Between the two ends, 1 / divisor = (1 - s) / factor + s with s = (t - low) / (high - low) and t the turns

@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from midspan.errors import InputError
+from midspan.files import atomic_folder, write_json
 from midspan.model.config import ModelConfig
 from midspan.model.weights.assemble import parameter_shapes
 
@@ -140,8 +138,6 @@ def write_hf(
         ValueError: the state does not belong to the configuration.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise InputError(f"{folder} exists already; name a new folder or remove it")
     if ModelConfig.from_hf(config.to_hf(), str(folder)) != config:
         raise InputError(
             f"a config.json of model_type {config.family!r} cannot express this shape ({config}); "
@@ -153,9 +149,7 @@ def write_hf(
     shapes = parameter_shapes(config)
     if wrong := sorted({(n, tuple(t.shape)) for n, t in state.items()} ^ set(shapes.items())):
         raise ValueError(f"state and configuration disagree on {wrong[0][0]}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with atomic_folder(folder) as aside:
         _write_weights(aside, state, dtype, max_shard_bytes)
         if tokenizer is not None:
             tokenizer.save(aside)
@@ -163,16 +157,8 @@ def write_hf(
             eos_id = tokenizer.eos_id if eos_id is None else eos_id
         tokens = {"bos_token_id": bos_id, "eos_token_id": eos_id}
         name = str(dtype).removeprefix("torch.")
-        _write_json(aside / "config.json", config.to_hf() | {"torch_dtype": name, "dtype": name} | tokens)
-        _write_json(aside / "generation_config.json", tokens)
-        aside.chmod(0o755)  # mkdtemp's folders are the owner's alone
-        for path in (*aside.iterdir(), aside):
-            _sync(path)
-        aside.rename(folder)
-        _sync(folder.parent)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+        write_json(aside / "config.json", config.to_hf() | {"torch_dtype": name, "dtype": name} | tokens)
+        write_json(aside / "generation_config.json", tokens)
 
 
 def _write_weights(folder: Path, state: Mapping[str, Tensor], dtype: torch.dtype, max_shard_bytes: int) -> None:
@@ -194,16 +180,4 @@ def _write_weights(folder: Path, state: Mapping[str, Tensor], dtype: torch.dtype
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         total = sum(tensor.numel() for tensor in state.values()) * dtype.itemsize
-        _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})

@@ -1,0 +1,133 @@
+"""The look of the report: one style sheet, light and dark, and the loss curve as SVG drawn by hand.
+
+Colours are CSS variables, so the curve follows the page into dark mode; matplotlib's output would not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+STYLE = """
+:root {
+  color-scheme: light dark;
+  --page: #fbfbfa; --card: #ffffff; --ink: #1c1e21; --soft: #62676e; --line: #e1e3e6;
+  --accent: #0b63b8; --faint: #b9cfe6; --good: #12703c; --good-back: #dff3e6; --bad: #a9291f; --bad-back: #fbe3e0;
+  --code: #f4f5f7; --hole: #fff2c2;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #15171a; --card: #1d2024; --ink: #e8eaed; --soft: #9aa1aa; --line: #33383e;
+    --accent: #6cb2f5; --faint: #35526f; --good: #6fd397; --good-back: #173a26;
+    --bad: #f4968b; --bad-back: #4a201c; --code: #23272c; --hole: #4d4214;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 68rem; background: var(--page); color: var(--ink);
+  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
+}
+h1 { margin: 0; font-size: 1.75rem; line-height: 1.2; overflow-wrap: anywhere; }
+h2 { margin: 2.5rem 0 .75rem; font-size: 1.2rem; }
+p { margin: .4rem 0; }
+.soft, small { color: var(--soft); }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; }
+.cards { margin: 1.25rem 0 .75rem; }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .9rem 1rem; }
+.card b { display: block; font-size: 1.5rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+.card b span { color: var(--soft); font-weight: 400; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.25rem; margin: 0; }
+dt { color: var(--soft); }
+dd { margin: 0; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; }
+thead th, td small { color: var(--soft); font-weight: 400; }
+tbody th { padding-top: 1.1rem; font-weight: 600; }
+td small { display: inline-block; margin-left: .5rem; }
+td[data-name] small { min-width: 7.5rem; text-align: left; }
+.good { color: var(--good); } .bad { color: var(--bad); }
+svg { display: block; width: 100%; max-width: 44rem; height: auto; }
+svg text { fill: var(--soft); font: 13px system-ui, sans-serif; }
+svg .grid { stroke: var(--line); } svg .raw { fill: var(--faint); }
+svg .mean { fill: none; stroke: var(--accent); stroke-width: 2.5; stroke-linejoin: round; }
+.example { margin: 0 0 1.5rem; }
+.example header { display: flex; flex-wrap: wrap; gap: .25rem .75rem; align-items: baseline; }
+.example pre { margin-top: .4rem; }
+.example header b { overflow-wrap: anywhere; }
+.sides { display: grid; gap: .5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); }
+.sides { margin-top: .5rem; }
+.side { min-width: 0; } .side > small { display: flex; justify-content: space-between; gap: .5rem; }
+pre {
+  margin: 0; padding: .6rem .75rem; background: var(--code); border-radius: .4rem; overflow-x: auto;
+  font: .8125rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; tab-size: 4;
+}
+.context { color: var(--soft); }
+.context mark { background: var(--hole); color: var(--ink); border-radius: .2rem; }
+ins { background: var(--bad-back); color: var(--bad); text-decoration: none; border-radius: .15rem; }
+del { color: var(--bad); text-decoration-thickness: 1px; opacity: .75; }
+pre.exact { background: var(--good-back); color: var(--good); }
+summary { cursor: pointer; color: var(--soft); margin-top: .75rem; }
+@media (max-width: 40rem) {
+  body { padding: 1.25rem .9rem 3rem; }
+  h1 { font-size: 1.4rem; }
+  thead { display: none; }
+  table, tbody, tr, td, tbody th { display: block; text-align: left; }
+  tr { padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  th, td { border: 0; padding: .05rem 0; }
+  td:first-child { font-weight: 600; }
+  td[data-name]::before { content: attr(data-name); display: inline-block; width: 6.5rem; color: var(--soft); }
+  tbody th { padding-top: .6rem; }
+}
+"""
+
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 270, 44, 12, 12, 42
+
+
+def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> str:
+    """An SVG of the loss of each step, and of its running mean over a twentieth of the steps."""
+    low, high = _bounds(losses)
+    span = max(steps[-1] - steps[0], 1)
+
+    def x(step: float) -> float:
+        return _LEFT + (step - steps[0]) / span * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(loss: float) -> float:
+        return _TOP + (high - min(max(loss, low), high)) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+
+    parts = []
+    for tick in _ticks(low, high):
+        parts.append(
+            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
+        )
+        parts.append(f'<text x="{_LEFT - 7}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    for step in sorted({steps[0], steps[len(steps) // 2], steps[-1]}):
+        anchor = "start" if step == steps[0] else "end" if step == steps[-1] else "middle"
+        parts.append(f'<text x="{x(step):.1f}" y="{_HEIGHT - 24}" text-anchor="{anchor}">{step:,}</text>')
+    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">step</text>')
+    thin = max(1, len(steps) // 1000)  # more dots than pixels show nothing
+    for step, loss in list(zip(steps, losses, strict=True))[::thin]:
+        parts.append(f'<circle class="raw" cx="{x(step):.1f}" cy="{y(loss):.1f}" r="2"/>')
+    width = max(1, len(losses) // 20)
+    means = [sum(losses[max(0, i - width + 1) : i + 1]) / (min(i, width - 1) + 1) for i in range(len(losses))]
+    points = " ".join(f"{x(s):.1f},{y(m):.1f}" for s, m in list(zip(steps, means, strict=True))[::thin])
+    parts.append(f'<polyline class="mean" points="{points}"/>')
+    label = f"Training loss, {losses[0]:.2f} at the first step, {means[-1]:.2f} on average at the end"
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _bounds(losses: Sequence[float]) -> tuple[float, float]:
+    """The losses' range without a few outliers at its upper end, which would flatten the rest."""
+    ordered = sorted(losses)
+    low, high = ordered[0], ordered[min(len(ordered) - 1, math.ceil(0.995 * len(ordered)))]
+    pad = 0.05 * (high - low) or 0.5
+    return max(0.0, low - pad), high + pad
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to six round numbers between two bounds."""
+    rough = (high - low) / 6
+    scale = 10 ** math.floor(math.log10(rough))
+    step = next(s * scale for s in (1, 2, 2.5, 5, 10) if s * scale >= rough)
+    return [round(n * step, 10) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -1,0 +1,221 @@
+"""A run as one page: what was trained, what it scores beside its base, how the loss fell, and what it writes.
+
+The page is a single file: no script, no font, no picture is fetched. Everything that comes from a corpus or a
+model is escaped. A line feed follows every <pre>, since HTML drops the first one.
+
+Examples are the first holes in the order in which they were drawn; none is picked for its looks.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from midspan.errors import InputError
+from midspan.evaluate.page import STYLE, loss_curve
+from midspan.files import write_text
+from midspan.train import read_recipe
+from midspan.train.metrics import StepMetrics, read_metrics
+
+REPORT = "report.html"
+EXAMPLES_PER_KIND = 4
+_HEADLINES = ("line exact match", "line edit similarity", "line bits per byte", "line ended by itself")
+_KINDS = {"line": "one line to its end", "lines": "two to five lines", "span": "characters anywhere"}
+_LAYOUTS = {"psm": "PSM: prefix, suffix, middle", "spm": "SPM: suffix, prefix, middle"}
+
+
+def write_report(run: Path) -> Path:
+    """Make `report.html` of a folder with results.json, and recipe.json and metrics.jsonl where it is a run.
+
+    Raises:
+        InputError: there are no results, or they cannot be read.
+    """
+    try:
+        results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{run} has no results.json; run `midspan eval {run}` first") from error
+    except ValueError as error:
+        raise InputError(f"{run / 'results.json'} is damaged ({error}); run `midspan eval {run}` again") from error
+    recipe = read_recipe(run) if (run / "recipe.json").is_file() else None
+    path = run / REPORT
+    write_text(path, page(results, recipe, read_metrics(run / "metrics.jsonl")))
+    return path
+
+
+def page(results: dict[str, Any], recipe: dict[str, Any] | None, steps: Sequence[StepMetrics]) -> str:
+    """The page as HTML."""
+    title = recipe["name"] if recipe else results["name"]
+    sections = [_header(title, results, recipe), _cards(results["rows"])]
+    if recipe:
+        sections.append(_training(recipe, steps))
+    if len(steps) > 1:
+        curve = loss_curve([s.step for s in steps], [s.loss for s in steps])
+        note = "Nats per trained token: each step a dot, the line their running mean."
+        sections.append(f'<h2>Loss while training</h2>{curve}<p class="soft">{note}</p>')
+    sections += [_table(results), _examples(results["examples"])]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)} · Midspan</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(sections)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _header(title: str, results: dict[str, Any], recipe: dict[str, Any] | None) -> str:
+    about = f"<p>{escape(recipe['description'])}</p>" if recipe and recipe.get("description") else ""
+    made = (results["date"], results["hardware"], f"Midspan {results['commit']}")
+    return f'<h1>{escape(title)}</h1>{about}<p class="soft">{escape(" · ".join(made))}</p>'
+
+
+def _cards(rows: Iterable[dict[str, Any]]) -> str:
+    """The scores of single lines, before and after, as large numbers; SPM, which editors use, if it was asked."""
+    by_name = {row["row"]: row for row in rows}
+    layout = "spm" if f"spm {_HEADLINES[0]}" in by_name else next(iter(by_name)).split()[0]
+    cards = []
+    for name in _HEADLINES:
+        row = by_name.get(f"{layout} {name}")
+        if row is not None:
+            before = f"<span>{_number(row, row['before'])} →</span> " if "before" in row else ""
+            label = escape(name.removeprefix("line ")) + (" (lower is better)" if row["better"] == "lower" else "")
+            value = f"{_number(row, row['ours'])}{' %' if row['unit'] == '%' else ''}"
+            cards.append(f'<div class="card"><small>{label}</small><b>{before}{value}</b></div>')
+    shown = f'<p class="soft">Single lines of files that training never saw, {layout.upper()} layout.</p>'
+    return f'<div class="cards">{"".join(cards)}</div>{shown}'
+
+
+def _training(recipe: dict[str, Any], steps: Sequence[StepMetrics]) -> str:
+    train, fim, data = recipe["train"], recipe["fim"], recipe["data"]
+    spans = ", ".join(f"{name} {share:g}" for name, share in fim["spans"].items())
+    size = f"{train['steps']:,} steps of {train['rows_per_step']:,} rows of {data['row_tokens']:,} tokens"
+    facts = {
+        "base": recipe["base"],
+        "corpus": data["corpus"],
+        "method": f"LoRA, rank {recipe['lora']['rank']}" if train["method"] == "lora" else "all weights",
+        "size": size,
+        "infilling": f"rate {fim['rate']:g}, SPM share {fim['spm_rate']:g}; middles: {spans}",
+        "learning rate": f"{recipe['optimizer']['lr']:g}",
+    }
+    if steps:
+        minutes, last = steps[-1].seconds / 60, steps[-1]
+        pace = last.tokens / last.seconds if last.seconds else 0.0
+        facts["trained"] = f"{last.tokens:,} tokens in {minutes:,.1f} minutes, {pace:,.0f} tokens/s"
+    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(fact))}</dd>" for name, fact in facts.items())
+    whole = escape(json.dumps(recipe, indent=2, ensure_ascii=False))
+    details = f"<details><summary>The whole recipe</summary><pre>{whole}</pre></details>"
+    return f"<h2>What was trained</h2><dl>{listed}</dl>{details}"
+
+
+def _table(results: dict[str, Any]) -> str:
+    rows, compared = results["rows"], "before" in results["rows"][0]
+    names = ("before", "after", "difference") if compared else ("score",)
+    body, group = [], None
+    for row in rows:
+        layout, kind, *words = row["row"].split()
+        known = layout in _LAYOUTS and kind in _KINDS
+        heading = f"{_LAYOUTS[layout]} · {_KINDS[kind]}" if known else "Reading from left to right"
+        if heading != group:
+            group = heading
+            body.append(f'<tr><th colspan="{len(names) + 1}">{escape(heading)}</th></tr>')
+        arrow = "↑" if row["better"] == "higher" else "↓"
+        label = f"{' '.join(words) if known else 'bits per byte'} <small>{escape(row['unit'])} {arrow}</small>"
+        cells = [_cell("before", row, "before", "before_interval")] if compared else []
+        cells.append(_cell("after" if compared else "score", row, "ours", "interval"))
+        if compared:
+            cells.append(_cell("difference", row, "difference", "difference_interval", _verdict(row)))
+        body.append(f"<tr><td>{label}</td>{''.join(cells)}</tr>")
+    head = "".join(f"<th>{name}</th>" for name in ("score", *names))
+    note = (
+        f"{rows[0]['n']} holes of each kind in files held out of training, greedy, taken raw. Small numbers are "
+        "95 % intervals. ↑ higher is better, ↓ lower is better; a difference in colour has an interval without 0. "
+        "Bits per byte and bits of the end are of the true text: how many bits the model needs to write it, and "
+        "to stop where it stops."
+    )
+    return (
+        f'<h2>Scores</h2><div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f'<tbody>{"".join(body)}</tbody></table></div><p class="soft">{note}</p>'
+    )
+
+
+def _cell(name: str, row: dict[str, Any], value: str, interval: str, verdict: str = "") -> str:
+    signed = "+" if value == "difference" and row[value] > 0 else ""
+    low, high = (_number(row, end) for end in row[interval])
+    shown = f'<span class="{verdict}">{signed}{_number(row, row[value])}</span>'
+    return f'<td data-name="{name}">{shown}<small>{low} to {high}</small></td>'
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    low, high = row["difference_interval"]
+    if low <= 0 <= high:
+        return ""
+    return "good" if (low > 0) == (row["better"] == "higher") else "bad"
+
+
+def _number(row: dict[str, Any], value: float) -> str:
+    return f"{value:.1f}".replace("-", "−") if row["unit"] in ("%", "of 100") else f"{value:.2f}".replace("-", "−")
+
+
+def _examples(examples: Sequence[dict[str, Any]]) -> str:
+    layouts = {example["layout"] for example in examples}
+    layout = "spm" if "spm" in layouts else min(layouts, default="")
+    shown: list[str] = []
+    for kind in _KINDS:
+        chosen = [e for e in examples if (e["kind"], e["layout"]) == (kind, layout)]
+        shown += map(_example, chosen[:EXAMPLES_PER_KIND])
+    note = (
+        f"The first {EXAMPLES_PER_KIND} holes of each kind as they were drawn, {layout.upper()} layout. Marked in "
+        "the text: the hole, with what stands there in truth. Below, what was written instead: green is exactly "
+        "the truth, red is not in the truth, struck through is missing."
+    )
+    return f'<h2>What it writes</h2><p class="soft">{note}</p>{"".join(shown)}'
+
+
+def _example(example: dict[str, Any]) -> str:
+    context = f"{escape(example['prefix'])}<mark>{escape(example['truth'])}</mark>{escape(example['suffix'])}"
+    where = (
+        f"<b>{escape(example['path'])}</b><small>{escape(example['group'])} · {_KINDS[example['kind']]}</small>"
+    )
+    sides = [
+        _side(name, example[name], example["truth"], example[f"{name}_ended"])
+        for name in ("before", "after")
+        if name in example
+    ]
+    return (
+        f'<article class="example"><header>{where}</header><pre class="context">\n{context}</pre>'
+        f'<div class="sides">{"".join(sides)}</div></article>'
+    )
+
+
+def _side(name: str, written: str, truth: str, ended: bool) -> str:
+    exact = written == truth
+    verdict = "exact match" if exact else "ended by itself" if ended else "did not end"
+    text = escape(written) if exact else marked_difference(written, truth)
+    style = ' class="exact"' if exact else ""
+    label = f"<small><span>{name}</span><span>{verdict}</span></small>"
+    return f'<div class="side">{label}<pre{style}>\n{text or " "}</pre></div>'
+
+
+def marked_difference(written: str, truth: str) -> str:
+    """What was written as HTML: <ins> around what the truth has not, <del> around what it has beside it."""
+    ours, theirs = (re.findall(r"\w+|[^\S\n]+|.", text, re.DOTALL) for text in (written, truth))
+    parts = []
+    for change, a, b, c, d in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
+        kept, missing = "".join(ours[a:b]), "".join(theirs[c:d])
+        if change == "equal":
+            parts.append(escape(kept))
+            continue
+        if missing:
+            parts.append(f"<del>{_visible(missing)}</del>")
+        if kept:
+            parts.append(f"<ins>{_visible(kept)}</ins>")
+    return "".join(parts)
+
+
+def _visible(text: str) -> str:
+    """Escaped, with a sign at line ends, which carry no colour of their own."""
+    return escape(text).replace("\n", "↵\n")

@@ -1,0 +1,299 @@
+"""Infilling and reading files that training never saw: the task that any corpus with a held-out split gives.
+
+    file ──window──► passage ──┬── line    from a line's first character that is not blank to its end
+                               ├── lines   2 to 5 whole lines, likewise from the first character
+                               └── span    1 to 60 characters anywhere
+
+A file that fits the window is a passage whole; of a longer one, a run of whole lines that fits is taken, as an
+editor would show it to the model. Every passage has one hole of each kind, asked in every layout, and is read
+once from left to right. Files are taken from the corpus's groups in turn, so that no package dominates.
+
+All choices are counter-based draws keyed by (seed, round, document): the same for every model that shares the
+vocabulary's bytes, whatever was chosen before. Where a corpus has fewer files than passages are wanted, further
+rounds take other windows and holes of the same files.
+
+What the model writes is taken raw, until it ends by itself or its budget is spent: no line is cut off and no
+space stripped.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise, zip_longest
+from typing import Literal, get_args
+
+import xxhash
+
+from midspan.corpus import HELD_OUT, Corpus, Document
+from midspan.engine import Engine
+from midspan.errors import InputError
+from midspan.fim import Draws, Split, infill_example, infill_prompt
+from midspan.fim.example import bos_of
+from midspan.tokenizer import Tokenizer
+
+Kind = Literal["line", "lines", "span"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+TrainedLayout = Literal["psm", "spm"]
+"""Layouts that have training examples, and so a true continuation to score."""
+
+MIN_VISIBLE = 3
+"""Visible characters that a `line` needs: a closing bracket tells little."""
+MAX_LINES = 5
+MAX_SPAN = 60
+MAX_MIDDLE = 240
+"""Characters of a hole, so that a budget of MAX_WRITTEN tokens is enough for a right answer."""
+MIN_WRITTEN, MAX_WRITTEN = 16, 96
+"""A model may write twice the tokens of the true middle, but at least and at most so many."""
+ROUNDS = 8
+_MARGIN = 16
+"""Tokens of the window that are left for sentinels and for pieces broken at the hole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutConfig:
+    """How much is asked."""
+
+    per_kind: int = 50
+    """Passages, and so holes of each kind."""
+    max_tokens: int = 256
+    """Tokens of a passage with its sentinels, at most: about 20 lines, as an editor sends them around a cursor."""
+    layouts: tuple[TrainedLayout, ...] = ("psm", "spm")
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.per_kind < 1:
+            raise InputError(f"per_kind is {self.per_kind}; it must be at least 1")
+        if self.max_tokens < 64:
+            raise InputError(f"max_tokens is {self.max_tokens}; a passage needs at least 64")
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A file or a window of it, and its holes as (start, end) characters of `text`."""
+
+    document: Document
+    offset: int
+    """Characters of the document before the passage."""
+    text: str
+    holes: dict[Kind, tuple[int, int]]
+
+    def split(self, kind: Kind) -> Split:
+        """The passage around one of its holes."""
+        start, end = self.holes[kind]
+        return Split(self.text[:start], self.text[start:end], self.text[end:])
+
+    @property
+    def places(self) -> set[tuple[int, Kind, int, int]]:
+        """The holes as places of the document."""
+        at = self.offset
+        return {(self.document.id, kind, at + a, at + b) for kind, (a, b) in self.holes.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Infill:
+    """What a model did with one hole in one layout."""
+
+    document: int
+    group: str
+    path: str
+    kind: Kind
+    layout: TrainedLayout
+    prefix: str
+    """The passage up to the hole."""
+    suffix: str
+    truth: str
+    written: str
+    ended: bool
+    """Whether the model ended by itself within its budget."""
+    nats: float
+    """Loss of the true middle, over the tokens that hold a byte of it."""
+    end_nats: float
+    """Loss of the end of the infill behind the true middle."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """How well a model foresaw one passage from left to right."""
+
+    document: int
+    nats: float
+    num_bytes: int
+
+
+def passages(corpus: Corpus, tokenizer: Tokenizer, config: HeldOutConfig) -> list[Passage]:
+    """The passages of a task; fewer than `per_kind` only where the corpus has too few places to ask about.
+
+    Raises:
+        InputError: the corpus has no held-out file that can be asked about.
+    """
+    found: list[Passage] = []
+    asked: set[tuple[int, Kind, int, int]] = set()
+    for round_ in range(ROUNDS):
+        before = len(found)
+        for document in _in_turn(corpus, config.seed, round_):
+            passage = passage_of(document, tokenizer, config, round_)
+            if passage is not None and not asked & passage.places:
+                found.append(passage)
+                asked |= passage.places
+            if len(found) == config.per_kind:
+                return found
+        if len(found) == before:
+            break
+    if not found:
+        raise InputError(
+            f"{corpus.folder} has no held-out file to evaluate on; build it with --held-out or --held-out-share"
+        )
+    return found
+
+
+def _in_turn(corpus: Corpus, seed: int, round_: int) -> Iterator[Document]:
+    """Held-out documents, one of each group in turn; groups and their files in an order of their own draws.
+
+    Only ids are held; texts are read again, some hundred at a time.
+    """
+    order: dict[str, list[tuple[float, int]]] = {}
+    for document in corpus.documents(HELD_OUT):
+        order.setdefault(document.group, []).append((Draws(seed, round_, document.id).unit(), document.id))
+    groups = sorted(order, key=lambda name: Draws(seed, round_, xxhash.xxh3_64_intdigest(name.encode())).unit())
+    turns = zip_longest(*(sorted(order[name]) for name in groups))
+    ids = [entry[1] for entry in chain.from_iterable(turns) if entry is not None]
+    for start in range(0, len(ids), 512):
+        batch = dict.fromkeys(ids[start : start + 512])
+        documents = {d.id: d for d in corpus.documents(HELD_OUT) if d.id in batch}
+        yield from (documents[number] for number in batch)
+
+
+def passage_of(document: Document, tokenizer: Tokenizer, config: HeldOutConfig, round_: int) -> Passage | None:
+    """The passage of a document in a round; None where its text cannot be asked about in every kind."""
+    draws = Draws(config.seed, ROUNDS + round_, document.id)
+    start, end = _window(document.text, tokenizer, config.max_tokens - _MARGIN, draws)
+    text = document.text[start:end]
+    if not tokenizer.can_encode(text):
+        return None
+    line, lines, span = _line(text, draws), _lines(text, draws), _span(text, draws)
+    if line is None or lines is None or span is None:
+        return None
+    return Passage(document, start, text, {"line": line, "lines": lines, "span": span})
+
+
+def _window(text: str, tokenizer: Tokenizer, budget: int, draws: Draws) -> tuple[int, int]:
+    """Characters of the whole text, or of whole lines that are at most about `budget` tokens together."""
+    ids = tokenizer.encode(text)
+    if len(ids) <= budget:
+        return 0, len(text)
+    starts = [start for start, _, _ in _lines_of(text)] + [len(text)]
+    bytes_before = accumulate((len(text[a:b].encode()) for a, b in pairwise(starts)), initial=0)
+    ends = list(accumulate(len(tokenizer.piece_bytes(i)) for i in ids))
+    tokens_before = [bisect_right(ends, number) for number in bytes_before]
+    first = draws.below(max(1, bisect_right(tokens_before, tokens_before[-1] - budget)))
+    after = bisect_right(tokens_before, tokens_before[first] + budget) - 1
+    return starts[first], starts[after]
+
+
+def _lines_of(text: str) -> list[tuple[int, int, int]]:
+    """Each line in characters: start, first character that is not blank, end (before the line feed)."""
+    lines, start = [], 0
+    for line in text.split("\n"):
+        end = start + len(line)
+        lines.append((start, end - len(line.lstrip()), end))
+        start = end + 1
+    return lines
+
+
+def _line(text: str, draws: Draws) -> tuple[int, int] | None:
+    """One line from its first character that is not blank."""
+    holes = [
+        (code, end)
+        for _, code, end in _lines_of(text)
+        if len("".join(text[code:end].split())) >= MIN_VISIBLE and end - code <= MAX_MIDDLE
+    ]
+    return holes[draws.below(len(holes))] if holes else None
+
+
+def _lines(text: str, draws: Draws) -> tuple[int, int] | None:
+    """Two to five whole lines that neither begin nor end with a blank one."""
+    lines = _lines_of(text)
+    for number in range(2 + draws.below(MAX_LINES - 1), 1, -1):  # fewer, where so many are not to be had
+        holes = [
+            (first[1], last[2])
+            for first, last in zip(lines, lines[number - 1 :], strict=False)
+            if first[1] < first[2] and last[1] < last[2] and last[2] - first[1] <= MAX_MIDDLE
+        ]
+        if holes:
+            return holes[draws.below(len(holes))]
+    return None
+
+
+def _span(text: str, draws: Draws) -> tuple[int, int] | None:
+    """Characters anywhere."""
+    if not text:
+        return None
+    length = min(1 + draws.below(MAX_SPAN), len(text))
+    start = draws.below(len(text) - length + 1)
+    return start, start + length
+
+
+def infill_all(
+    engine: Engine, asked: Sequence[Passage], config: HeldOutConfig, progress: Callable[[int], None]
+) -> list[Infill]:
+    """Every hole in every layout, greedily.
+
+    Raises:
+        InputError: the vocabulary has no sentinels, or its family was trained on none of the layouts.
+    """
+    fim, tokenizer = engine.fim, engine.tokenizer
+    layouts = [layout for layout in config.layouts if fim is not None and layout in fim.layouts]
+    if fim is None or not layouts:
+        raise InputError(
+            f"this model's vocabulary cannot infill in the layouts {', '.join(config.layouts)}; train it first"
+        )
+    cases = [(passage, kind, layout) for passage in asked for kind in KINDS for layout in layouts]
+    parts = [passage.split(kind) for passage, kind, _ in cases]
+    examples = [
+        infill_example(tokenizer, fim, part, layout) for part, (_, _, layout) in zip(parts, cases, strict=True)
+    ]
+    completions = engine.generate(
+        [
+            infill_prompt(tokenizer, fim, part.prefix, part.suffix, layout)
+            for part, (_, _, layout) in zip(parts, cases, strict=True)
+        ],
+        max_tokens=[min(max(MIN_WRITTEN, 2 * (e.num_middle - 1)), MAX_WRITTEN) for e in examples],
+        stop_ids=fim.stop_ids,
+        examples=examples,
+        progress=progress,
+    )
+    infills = []
+    for (passage, kind, layout), part, completion in zip(cases, parts, completions, strict=True):
+        assert completion.losses is not None
+        infills.append(
+            Infill(
+                document=passage.document.id,
+                group=passage.document.group,
+                path=passage.document.path,
+                kind=kind,
+                layout=layout,
+                prefix=part.prefix,
+                suffix=part.suffix,
+                truth=part.middle,
+                written=completion.text,
+                ended=completion.finish_reason == "stop",
+                nats=sum(completion.losses[:-1]),
+                end_nats=completion.losses[-1],
+            )
+        )
+    return infills
+
+
+def read_all(engine: Engine, asked: Sequence[Passage], progress: Callable[[int], None]) -> list[Reading]:
+    """Every passage from left to right; without BOS, its first token has nothing to be foreseen from."""
+    bos = bos_of(engine.tokenizer)
+    readings = []
+    for passage in asked:
+        ids = bos + engine.tokenizer.encode(passage.text)
+        size = len(engine.tokenizer.decode_bytes(ids[1:], leading_space=bool(bos)))
+        nats = sum(engine.losses(ids))
+        readings.append(Reading(document=passage.document.id, nats=nats, num_bytes=size))
+        progress(len(readings))
+    return readings
