@@ -25,7 +25,9 @@ def test_a_command_of_the_documentation_parses(page: str, line: str) -> None:
         name, found, words = command.resolve_command(context, words)
         assert found is not None, f"{page} names the command {name}"
         command = found
-        context = command.make_context(name or "", list(words) if not isinstance(command, click.Group) else [], context)
+        context = command.make_context(
+            name or "", list(words) if not isinstance(command, click.Group) else [], context
+        )
     for word in words:
         if word.startswith("recipes/"):
             assert (ROOT / word).is_file(), f"{page} names {word}"

@@ -4,9 +4,10 @@ import json
 import os
 import sysconfig
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import pytest
@@ -72,8 +73,12 @@ def small_vocabulary(
     special: Sequence[str] = (), *, bos: str | None = None, eos: str | None = "<|endoftext|>"
 ) -> Tokenizer:
     """A real byte-level vocabulary that loads in milliseconds; BOS, if given, belongs before documents."""
-    definition = json.loads(_trained_on_code())
     names = dict.fromkeys([name for name in (bos, eos) if name is not None] + [*special])
+    return _loaded(json.loads(_trained_on_code()), names, bos=bos, eos=eos)
+
+
+def _loaded(definition: Any, names: Iterable[str], *, bos: str | None, eos: str | None) -> Tokenizer:
+    """A definition with these special tokens added, through the files that a user would have."""
     first = len(definition["model"]["vocab"])
     definition["added_tokens"] = [
         {"id": first + i, "content": name, "special": True, "normalized": False}
@@ -85,3 +90,11 @@ def small_vocabulary(
         (Path(folder) / "tokenizer.json").write_text(json.dumps(definition), encoding="utf-8")
         (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
         return Tokenizer.load(folder)
+
+
+def byte_vocabulary() -> Tokenizer:
+    """256 bytes, BOS and EOS and no merges: the same ids with every version of every library."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    raw = tokenizers.Tokenizer(tokenizers.models.BPE({piece: i for i, piece in enumerate(alphabet)}, []))
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return _loaded(json.loads(raw.to_str()), ["<s>", "</s>"], bos="<s>", eos="</s>")

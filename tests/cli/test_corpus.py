@@ -53,9 +53,7 @@ def test_build_and_show_as_json(source, tmp_path):
 
 def test_the_human_form_names_every_count(source, tmp_path):
     out = tmp_path / "corpus"
-    built = run(
-        app, ["build", str(source), "--out", str(out), "--held-out", "package4", "--languages", "python"]
-    )
+    built = run(app, ["build", str(source), "--out", str(out), "--held-out", "package4", "--languages", "python"])
     assert built.exit_code == 0
     assert built.stdout == run(app, ["show", str(out)]).stdout
     for part in (

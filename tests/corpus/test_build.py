@@ -126,9 +126,7 @@ def test_a_killed_build_leaves_no_corpus_and_the_next_one_works(app, tmp_path):
 def test_an_existing_corpus_is_replaced_only_when_asked(app, tree, tmp_path):
     out = tmp_path / "corpus"
     build([str(app)], out)
-    with pytest.raises(
-        InputError, match="corpus is there already; choose another folder, or ask to overwrite it"
-    ):
+    with pytest.raises(InputError, match="corpus is there already; choose another folder, or ask to overwrite it"):
         build([str(app)], out)
     (out / "corpus.json").write_text("damaged")
     other = tree("other", {"a.py": CODE})

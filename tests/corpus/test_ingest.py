@@ -15,9 +15,7 @@ CODE = "def f(x):\n    return x + 1\n"
 
 def ingested(root: Path, held_out: HeldOut = HeldOut(), languages=None, max_bytes=1000):  # noqa: B008 - frozen
     entries = Folder(root, root.name, Path("/nowhere")).entries()
-    records = ingest(
-        reading_order(entries, held_out), held_out=held_out, languages=languages, max_bytes=max_bytes
-    )
+    records = ingest(reading_order(entries, held_out), held_out=held_out, languages=languages, max_bytes=max_bytes)
     return {record.path: record for record in records}
 
 
@@ -43,9 +41,7 @@ def test_every_kind_of_file_gets_its_reason(tree):
     (root / "link.py").symlink_to(root / "a/good.py")
     (root / "folder_link").symlink_to(root / "a")
     os.mkfifo(root / "pipe.py")
-    reasons = {
-        path: record.reason for path, record in ingested(root, languages=frozenset({"python"})).items()
-    }
+    reasons = {path: record.reason for path, record in ingested(root, languages=frozenset({"python"})).items()}
     assert reasons == {
         "a/again.py": None,
         "a/good.py": Reason.DUPLICATE,

@@ -34,9 +34,7 @@ def archive(root, revision):
 
 @pytest.fixture
 def repository(tree):
-    root = tree(
-        "app", {"src/a.py": "a = 1\n", "README": b"text\r\n", "é.py": "x", "data.bin": b"\0\1\n\n" * 999}
-    )
+    root = tree("app", {"src/a.py": "a = 1\n", "README": b"text\r\n", "é.py": "x", "data.bin": b"\0\1\n\n" * 999})
     commit_all(root, "first")
     git(root, "tag", "v1")
     (root / "src/a.py").write_text("a = 2\n")

@@ -28,9 +28,7 @@ def test_every_column_of_every_row(folder):
     assert len(by_path) == len(rows) == 102
     text = "value_3 = 3\n" * 9
     assert by_path["package3/file3.py"] == {
-        "id": next(
-            document.id for document in Corpus.open(folder).documents("held_out") if document.text == text
-        ),
+        "id": next(document.id for document in Corpus.open(folder).documents("held_out") if document.text == text),
         "source": "packages",
         "group": "package3",
         "path": "package3/file3.py",

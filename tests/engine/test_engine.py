@@ -6,13 +6,12 @@ import pytest
 import torch
 import transformers
 
+from engine.tiny import TEXT, tiny_model, tiny_tokenizer
 from midspan.engine import Engine, SampleConfig
 from midspan.errors import InputError
 from midspan.fim import FimFormat, Split, infill_example, infill_prompt
 from midspan.model import Llama
-
 from model.shapes import SHAPES, model_with, oracle_with, random_state
-from engine.tiny import TEXT, tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,7 @@ def test_documents_come_back_byte_for_byte(name: str, count: int, infilling: Voc
     texts = documents(count)
     if name in ("smollm2", "starcoder"):  # they have no token for some bytes
         texts = [text for text in texts if tokenizer.can_encode(text)]
-    assert len(texts) > 0.9 * count
+    assert len(texts) > 0.7 * count
     forms: Counter[str] = Counter()
     for number, text in enumerate(texts):
         draws = Draws(0, 0, number)

@@ -60,9 +60,7 @@ def test_shipped_json_shapes_give_the_golden_ids(
     # The older spelling of merges.
     content["model"]["merges"] = [" ".join(merge) for merge in content["model"]["merges"]]
     content["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
-    for token in content[
-        "added_tokens"
-    ]:  # as Qwen marks its fim tokens; the library parses them all the same
+    for token in content["added_tokens"]:  # as Qwen marks its fim tokens; the library parses them all the same
         token["special"] = False
     file.write_text(json.dumps(content), encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text('{"bos_token": null}')  # as Qwen ships it
@@ -111,12 +109,8 @@ def test_llama_2_json_shapes_equal_sentencepiece(
         original.piece_bytes(i) for i in range(original.vocab_size)
     ]
     theirs = tokenizers.Tokenizer.from_file(str(file))
-    plain = [
-        t for t in texts if t[:1] not in (" ", "▁") and not any(s in t for s in ("<s>", "</s>", "<unk>"))
-    ]
-    assert tokenizer.encode_batch(plain) == [
-        theirs.encode(text, add_special_tokens=False).ids for text in plain
-    ]
+    plain = [t for t in texts if t[:1] not in (" ", "▁") and not any(s in t for s in ("<s>", "</s>", "<unk>"))]
+    assert tokenizer.encode_batch(plain) == [theirs.encode(text, add_special_tokens=False).ids for text in plain]
     assert all(map(tokenizer.can_encode, (" two", "  x\n", "<s>")))
 
 
@@ -129,9 +123,7 @@ def test_transformers_reads_what_is_saved(name: str, vocabulary: Vocabulary, tmp
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     added = [token.content for token in theirs.added_tokens_decoder.values()]
     texts = [text for text in [*CODE, *fuzzed(500, seed=31)] if not any(token in text for token in added)]
-    assert [theirs(text, add_special_tokens=False)["input_ids"] for text in texts] == tokenizer.encode_batch(
-        texts
-    )
+    assert [theirs(text, add_special_tokens=False)["input_ids"] for text in texts] == tokenizer.encode_batch(texts)
     bos = [tokenizer.bos_id] if tokenizer.add_bos else []
     assert theirs("x = 1")["input_ids"] == bos + tokenizer.encode("x = 1")
     assert (theirs.bos_token_id, theirs.eos_token_id) == (tokenizer.bos_id, tokenizer.eos_id)
@@ -224,9 +216,7 @@ def _written(path: Path, content: bytes) -> Path:
             "holds a WordPiece model",
         ),
         (
-            lambda p: _written(
-                p / "t.json", b'{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}}'
-            ),
+            lambda p: _written(p / "t.json", b'{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}}'),
             r"t\.json is not a tokenizer\.json that can be used",
         ),
         (

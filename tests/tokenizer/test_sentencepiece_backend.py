@@ -14,9 +14,7 @@ def test_code_llama_infilling_ids_equal_metas(code_llama_model: Path) -> None:
     """Ids of ggml-org/llama.cpp issue 3503, from Meta's own code."""
     tokenizer = Tokenizer.load(code_llama_model)
     prefix, suffix = 'def remove_non_ascii(s: str) -> str:\n    """ ', "\n    return result\n"
-    golden = (
-        "1 32007 822 3349 29918 5464 29918 294 18869 29898 29879 29901 851 29897 1599 851 29901 13 1678 9995"
-    )
+    golden = "1 32007 822 3349 29918 5464 29918 294 18869 29898 29879 29901 851 29897 1599 851 29901 13 1678 9995"
     golden += " 29871 32008 13 1678 736 1121 13 32009"
     ids = [tokenizer.bos_id, tokenizer.id_of("▁<PRE>"), *tokenizer.encode(prefix), tokenizer.id_of("▁<SUF>")]
     ids += [*tokenizer.encode(suffix, leading_space=False), tokenizer.id_of("▁<MID>")]

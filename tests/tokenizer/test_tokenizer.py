@@ -82,9 +82,7 @@ def _stdlib_texts() -> list[str]:
 
 def _check_bytes_come_back(tokenizer: Tokenizer, texts: list[str]) -> None:
     for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
-        assert (tokenizer.decode_bytes(ids, leading_space=True) == text.encode()) == tokenizer.can_encode(
-            text
-        )
+        assert (tokenizer.decode_bytes(ids, leading_space=True) == text.encode()) == tokenizer.can_encode(text)
 
 
 @pytest.mark.parametrize("name", ["llama-spm", "smollm2", "llama-bpe"])

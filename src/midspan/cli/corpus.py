@@ -57,9 +57,7 @@ def build(
     ] = None,
     held_out: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Groups to hold out of training, by exact name: a repository, or a folder's entry."
-        ),
+        typer.Option(help="Groups to hold out of training, by exact name: a repository, or a folder's entry."),
     ] = None,
     held_out_share: Annotated[
         float, typer.Option(help="Hold out this share of all groups, by hash of the name.")
@@ -130,9 +128,7 @@ def _print(manifest: corpus.Manifest, folder: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"folder": str(folder)} | asdict(manifest), ensure_ascii=False))
         return
-    console = Console(
-        highlight=False, markup=False, soft_wrap=True
-    )  # names of files and groups are not markup
+    console = Console(highlight=False, markup=False, soft_wrap=True)  # names of files and groups are not markup
     splits = Table("split", "files", "MB")
     for split, count in manifest.kept.items():
         splits.add_row(split, f"{count:,}", f"{manifest.kept_bytes[split] / 1e6:,.1f}")

@@ -27,9 +27,7 @@ class HeldOut:
 
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
-            raise InputError(
-                f"held-out share {self.share} is not in [0, 1); 0.05 holds out one group in twenty"
-            )
+            raise InputError(f"held-out share {self.share} is not in [0, 1); 0.05 holds out one group in twenty")
 
     def __bool__(self) -> bool:
         """Whether anything is to be held out."""
@@ -46,9 +44,7 @@ class HeldOut:
         """InputError if a named group is not in `groups` (the nearest is named), or a split gets no group."""
         for name in sorted(self.groups - set(groups)):
             nearest = process.extractOne(name, sorted(groups))[0]
-            raise InputError(
-                f"no group is called {name!r}, so it cannot be held out; the nearest is {nearest!r}"
-            )
+            raise InputError(f"no group is called {name!r}, so it cannot be held out; the nearest is {nearest!r}")
         splits = {self.split(group) for group in groups}
         if self and HELD_OUT not in splits:
             raise InputError(

@@ -201,10 +201,16 @@ def _side(name: str, written: str, truth: str, ended: bool) -> str:
 
 
 def marked_difference(written: str, truth: str) -> str:
-    """What was written as HTML: <ins> around what the truth has not, <del> around what it has beside it."""
+    """What was written as HTML: <ins> around what the truth has not, <del> around what it has beside it.
+
+    A text with little of the truth is marked as a whole: scattered common words would say nothing.
+    """
     ours, theirs = (re.findall(r"\w+|[^\S\n]+|.", text, re.DOTALL) for text in (written, truth))
+    matcher = difflib.SequenceMatcher(None, ours, theirs, autojunk=False)
+    if matcher.ratio() < 0.5:
+        return f"<ins>{_visible(written)}</ins>" if written else ""
     parts = []
-    for change, a, b, c, d in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
+    for change, a, b, c, d in matcher.get_opcodes():
         kept, missing = "".join(ours[a:b]), "".join(theirs[c:d])
         if change == "equal":
             parts.append(escape(kept))

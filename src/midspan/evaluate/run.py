@@ -89,7 +89,7 @@ class Evaluation:
         after = self._measure(self.model, "model", asked, progress)
         results = compare(after, before, name=f"held-out infilling of {self.model}")
         results["before_model"], results["corpus"] = self.base, corpus.fingerprint
-        results["config"] = asdict(self.config)
+        results["config"] = {**asdict(self.config), "layouts": list(self.config.layouts)}
         if self.out is not None:
             self.out.mkdir(parents=True, exist_ok=True)
             write_json(self.out / RESULTS, results)

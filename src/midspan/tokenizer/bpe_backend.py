@@ -44,16 +44,13 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = [byte for byte in range(256) if byte not in set(_PRINTABLE)]
-BYTE_OF_SYMBOL = {chr(byte): byte for byte in _PRINTABLE} | {
-    chr(256 + i): byte for i, byte in enumerate(_OTHERS)
-}
+BYTE_OF_SYMBOL = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + i): byte for i, byte in enumerate(_OTHERS)}
 """GPT-2's alphabet: printable Latin-1 characters stand for themselves, the other 68 bytes from U+0100 on."""
 _IN_UTF8 = frozenset(range(256)) - {0xC0, 0xC1} - set(range(0xF5, 0x100))
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS_OF_GPT4 = (
-    _CONTRACTIONS
-    + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,%d}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,%d}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _WORDS_OF_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
@@ -128,9 +125,7 @@ def definition_from_gguf(vocabulary: GgufVocabulary) -> Definition:
         )
     vocab = {piece: i for i, piece in enumerate(vocabulary.pieces)}
     if len(vocab) < len(vocabulary.pieces):
-        raise InputError(
-            f"{vocabulary.source} lists a piece of its vocabulary twice; convert the model again"
-        )
+        raise InputError(f"{vocabulary.source} lists a piece of its vocabulary twice; convert the model again")
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     steps = [*(_split(regex) for regex in regexes), byte_level]
     absent = [symbol for symbol, byte in BYTE_OF_SYMBOL.items() if byte in _IN_UTF8 and symbol not in vocab]
@@ -183,9 +178,7 @@ class BpeBackend:
         model = definition.get("model")
         if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or "merges" not in model:
             kind = model.get("type", "nameless") if isinstance(model, dict) else "missing"
-            raise InputError(
-                f"{source} holds a {kind} model; Midspan reads tokenizer.json files with a BPE model"
-            )
+            raise InputError(f"{source} holds a {kind} model; Midspan reads tokenizer.json files with a BPE model")
         definition = {"normalizer": None, "pre_tokenizer": None, "decoder": None, **definition}
         steps = _steps(definition["pre_tokenizer"], "pretokenizers")
         byte_level = [step for step in steps if step["type"] == "ByteLevel"]
@@ -208,9 +201,7 @@ class BpeBackend:
             self.pieces[i] = piece
         absent = {i for i, piece in enumerate(self.pieces) if not piece}
         self.special_ids = frozenset(absent | {entry["id"] for entry in added.values()})
-        self.has_leading_space = any(
-            map(_prepends, [*_steps(definition["normalizer"], "normalizers"), *steps])
-        )
+        self.has_leading_space = any(map(_prepends, [*_steps(definition["normalizer"], "normalizers"), *steps]))
         self._is_byte_level = bool(byte_level)
         self._byte_fallback = bool(model.get("byte_fallback"))
         self._engine = self._build_engine(source)
@@ -265,9 +256,7 @@ class BpeBackend:
         return [b"" if i in self.special_ids else to_bytes(piece) for i, piece in enumerate(self.pieces)]
 
     def _byte_level_bytes(self, piece: str) -> bytes:
-        if not BYTE_OF_SYMBOL.keys() >= set(
-            piece
-        ):  # a word that was added to the vocabulary as it is written
+        if not BYTE_OF_SYMBOL.keys() >= set(piece):  # a word that was added to the vocabulary as it is written
             return piece.encode()
         return bytes(BYTE_OF_SYMBOL[symbol] for symbol in piece)
 

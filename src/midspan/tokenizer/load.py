@@ -94,9 +94,7 @@ def _load_definition(path: Path) -> BpeBackend:
 def _load_folder(folder: Path) -> Vocabulary:
     model, definition = folder / "tokenizer.model", folder / "tokenizer.json"
     if not model.is_file() and not definition.is_file():
-        raise InputError(
-            f"{folder} holds neither tokenizer.model nor tokenizer.json; name the tokenizer's folder"
-        )
+        raise InputError(f"{folder} holds neither tokenizer.model nor tokenizer.json; name the tokenizer's folder")
     try:
         proto = proto_from_file(model.read_bytes(), str(model)) if model.is_file() else None
     except InputError:  # Llama 3 ships tiktoken's ranks under this name, beside a tokenizer.json
@@ -161,7 +159,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); fetch it again") from error
     if not isinstance(content, dict):
-        raise InputError(
-            f"{path} holds a {type(content).__name__} where an object is expected; fetch it again"
-        )
+        raise InputError(f"{path} holds a {type(content).__name__} where an object is expected; fetch it again")
     return content

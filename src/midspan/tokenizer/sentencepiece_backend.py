@@ -79,9 +79,7 @@ def proto_from_gguf(vocabulary: GgufVocabulary) -> Any:
     normalizer.name = "identity"
     normalizer.add_dummy_prefix = vocabulary.flag("add_space_prefix", True)
     normalizer.remove_extra_whitespaces = vocabulary.flag("remove_extra_whitespaces", False)
-    normalizer.precompiled_charsmap = bytes(
-        vocabulary.entries.get("tokenizer.ggml.precompiled_charsmap", b"")
-    )
+    normalizer.precompiled_charsmap = bytes(vocabulary.entries.get("tokenizer.ggml.precompiled_charsmap", b""))
     return proto
 
 
@@ -125,9 +123,7 @@ class SentencePieceBackend:
         try:
             return sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
         except RuntimeError as error:
-            raise InputError(
-                f"{self._source} holds a vocabulary that SentencePiece refuses ({error})"
-            ) from error
+            raise InputError(f"{self._source} holds a vocabulary that SentencePiece refuses ({error})") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as the model's bytes; the receiving process builds its own processors."""

@@ -1,11 +1,13 @@
 """The model that a stage starts from: the base, with rows for sentinels where its vocabulary had none.
 
-A new row starts as the mean of the matrix, plus nothing: the model then gives a sentinel an average chance
-wherever it stands, and two runs start alike without a random draw.
+A new row starts as a draw around the mean of the matrix, with the spread that its rows have, so that no two
+sentinels look alike to the model. The one that ends an infill starts as a copy of the vocabulary's end of text,
+which stands for something near already. Draws have a fixed seed: every stage on a base starts alike.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -37,7 +39,9 @@ def prepare_base(name_or_path: str, dtype: torch.dtype) -> tuple[Llama, Tokenize
     tokenizer = with_sentinels(before)
     new_ids = list(range(before.vocab_size, tokenizer.vocab_size))
     if new_ids:
-        add_rows(model, new_ids)
+        fim = FimFormat.detect(tokenizer)
+        assert fim is not None, "with_sentinels gives every vocabulary a format"
+        add_rows(model, new_ids, {} if before.eos_id is None else {fim.eot_id: before.eos_id})
     return model, tokenizer
 
 
@@ -50,15 +54,24 @@ def sentinel_ids(tokenizer: Tokenizer) -> list[int]:
 
 
 @torch.no_grad()
-def add_rows(model: Llama, new_ids: list[int]) -> None:
-    """Give the embedding and the head mean rows for `new_ids`, growing them where they are too short."""
+def add_rows(model: Llama, new_ids: list[int], copies: Mapping[int, int]) -> None:
+    """Give the embedding and the head rows for `new_ids`, growing them where they are too short.
+
+    Args:
+        model: changed in place; its config's vocabulary grows along.
+        new_ids: the ids behind the old vocabulary.
+        copies: new ids that start as the row of an old one.
+    """
     size = max(model.config.vocab_size, max(new_ids) + 1)
 
     def grown(weight_vd: Tensor) -> nn.Parameter:
         old = weight_vd.detach()
-        mean_d = old[: min(new_ids)].float().mean(dim=0).to(old.dtype)
-        weight = torch.cat([old, mean_d.expand(size - len(old), -1)])
-        weight[new_ids] = mean_d
+        known = old[: min(new_ids)].float()
+        draws = torch.randn((len(new_ids), old.shape[1]), generator=torch.Generator().manual_seed(0))
+        weight = torch.cat([old, old.new_zeros(size - len(old), old.shape[1])])
+        weight[new_ids] = (known.mean(dim=0) + draws.to(old.device) * known.std(dim=0)).to(old.dtype)
+        for new, like in copies.items():
+            weight[new] = old[like]
         return nn.Parameter(weight)
 
     model.config = replace(model.config, vocab_size=size)

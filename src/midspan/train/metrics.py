@@ -19,6 +19,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from midspan.files import write_text
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics:
@@ -52,7 +54,7 @@ class Watcher:
 
     def __init__(self, path: Path, *, steps: int, done: int, console: Console) -> None:
         kept = [s for s in read_metrics(path) if s.step <= done]
-        path.write_text("".join(json.dumps(asdict(s)) + "\n" for s in kept), encoding="utf-8")
+        write_text(path, "".join(json.dumps(asdict(s)) + "\n" for s in kept))
         self._file = path.open("a", encoding="utf-8")
         self._console, self._steps, self._done = console, steps, done
         self._begun = self._spoken = time.monotonic()

@@ -1,0 +1,172 @@
+"""Holes are a function of the corpus and the seed, give the file back, and are scored as the model scores them."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from midspan import corpus
+from midspan.corpus import Corpus, Document
+from midspan.engine import Engine
+from midspan.errors import InputError
+from midspan.evaluate.tasks import heldout
+from midspan.evaluate.tasks.heldout import HeldOutConfig, infill_all, passage_of, passages, read_all
+from midspan.fim import infill_example, infill_prompt
+from midspan.tokenizer import Tokenizer
+
+CONFIG = HeldOutConfig(per_kind=6, max_tokens=160)
+
+
+def document(text: str, path: str = "p.py") -> Document:
+    return Document(source="s", group="g", path=path, text=text, language="python")
+
+
+def text_of(lines: int, seed: int) -> str:
+    return "".join(
+        "\n" if (i * 7 + seed) % 5 == 0 else f"{'    ' * (i % 3)}name_{i} = {'é' * (i % 4)!r} + {i * seed}\n"
+        for i in range(lines)
+    )
+
+
+def test_holes_give_the_document_back(held_out: Corpus, tokenizer: Tokenizer) -> None:
+    found = passages(held_out, tokenizer, CONFIG)
+    assert len(found) == 6
+    for passage in found:
+        assert passage.document.group in ("alpha", "beta")
+        whole = passage.document.text
+        assert whole[passage.offset : passage.offset + len(passage.text)] == passage.text
+        assert len(tokenizer.encode(passage.text)) <= CONFIG.max_tokens
+        assert set(passage.holes) == set(heldout.KINDS)
+        for kind in heldout.KINDS:
+            part = passage.split(kind)
+            assert part.prefix + part.middle + part.suffix == passage.text
+            assert part.middle
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_kinds_are_what_they_say(tokenizer: Tokenizer, seed: int) -> None:
+    text = text_of(20 + 3 * seed, seed + 1)
+    passage = passage_of(document(text), tokenizer, replace(CONFIG, seed=seed), 0)
+    assert passage is not None
+    for kind in ("line", "lines"):
+        part = passage.split(kind)  # type: ignore[arg-type]
+        assert re.fullmatch(r"[ \t]*", part.prefix.rpartition("\n")[2])  # only indentation before it
+        assert part.suffix.startswith("\n") or not part.suffix  # up to the line's end
+        lines = part.middle.split("\n")
+        assert (1 if kind == "line" else 2) <= len(lines) <= (1 if kind == "line" else 5)
+        assert lines[0].strip()
+        assert lines[-1].strip()
+        assert not lines[0][0].isspace()
+    assert len("".join(passage.split("line").middle.split())) >= 3
+    assert 1 <= len(passage.split("span").middle) <= 60
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "x = 1\n", "\n \n)\n]\n", "a\nb\nc\n"])
+def test_a_text_without_a_place_gives_none(tokenizer: Tokenizer, text: str) -> None:
+    assert passage_of(document(text), tokenizer, CONFIG, 0) is None
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_window_is_whole_lines_that_fit(tokenizer: Tokenizer, seed: int) -> None:
+    text = text_of(400, 3)
+    passage = passage_of(document(text), tokenizer, replace(CONFIG, seed=seed), 0)
+    assert passage is not None
+    assert passage.offset == 0 or text[passage.offset - 1] == "\n"
+    end = passage.offset + len(passage.text)
+    assert end == len(text) or text[end - 1] == "\n"
+    assert 100 <= len(tokenizer.encode(passage.text)) <= CONFIG.max_tokens - 16  # nearly full
+    assert len({passage_of(document(text), tokenizer, replace(CONFIG, seed=s), 0).offset for s in range(8)}) > 4  # type: ignore[union-attr]
+
+
+def test_a_line_longer_than_the_window_gives_none(tokenizer: Tokenizer) -> None:
+    assert passage_of(document("x = '" + "abc " * 4000 + "'\n"), tokenizer, CONFIG, 0) is None
+
+
+def test_holes_depend_on_the_document_alone(held_out: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Neither a larger task nor a corpus with other files moves a hole; another seed does."""
+    few, many = passages(held_out, tokenizer, replace(CONFIG, per_kind=3)), passages(held_out, tokenizer, CONFIG)
+    assert few == many[:3] == passages(held_out, tokenizer, replace(CONFIG, per_kind=3))
+    assert [p.holes for p in passages(held_out, tokenizer, replace(CONFIG, seed=1))] != [p.holes for p in many]
+    for passage in few:
+        assert passage == passage_of(passage.document, tokenizer, CONFIG, 0)
+
+
+def test_groups_are_taken_in_turn(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    for group, number in (("big", 30), ("mid", 5), ("one", 1), ("train", 1)):
+        for i in range(number):
+            path = tmp_path / "source" / group / f"{i}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"group = {group!r}\n" + text_of(12, 1000 * number + i))
+    corpus.build([str(tmp_path / "source")], tmp_path / "corpus", held_out=["big", "mid", "one"])
+    found = passages(Corpus.open(tmp_path / "corpus"), tokenizer, replace(CONFIG, per_kind=9))
+    assert Counter(p.document.group for p in found) == {"big": 4, "mid": 4, "one": 1}
+    assert len({p.document.id for p in found}) == 9
+    assert {p.document.group for p in found[:3]} == {"big", "mid", "one"}
+
+
+def test_few_files_are_asked_again_elsewhere(held_out: Corpus, tokenizer: Tokenizer) -> None:
+    """More passages than files: other holes of the same files, none twice."""
+    found = passages(held_out, tokenizer, replace(CONFIG, per_kind=14))
+    assert len(found) > len({p.document.id for p in found})
+    places = [place for p in found for place in p.places]
+    assert len(places) == len(set(places))
+
+
+def test_a_corpus_without_held_out_files_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "source" / "a").mkdir(parents=True)
+    (tmp_path / "source" / "a" / "x.py").write_text(text_of(10, 1))
+    corpus.build([str(tmp_path / "source")], tmp_path / "corpus")
+    with pytest.raises(InputError, match="no held-out file to evaluate on; build it with --held-out"):
+        passages(Corpus.open(tmp_path / "corpus"), tokenizer, CONFIG)
+
+
+def test_scores_are_the_models_own(engine: Engine, held_out: Corpus) -> None:
+    """Losses by one plain forward pass each; what was written by single greedy runs; every hole in every layout."""
+    asked = passages(held_out, engine.tokenizer, replace(CONFIG, per_kind=2))
+    seen: list[int] = []
+    found = infill_all(engine, asked, CONFIG, seen.append)
+    assert [(i.document, i.kind, i.layout) for i in found] == [
+        (p.document.id, kind, layout) for p in asked for kind in heldout.KINDS for layout in ("psm", "spm")
+    ]
+    assert seen[-1] == len(found) == 12
+    assert engine.fim is not None
+    for infill, passage in zip(found, [p for p in asked for _ in range(6)], strict=True):
+        part = passage.split(infill.kind)
+        assert (infill.prefix, infill.truth, infill.suffix) == (part.prefix, part.middle, part.suffix)
+        example = infill_example(engine.tokenizer, engine.fim, part, infill.layout)
+        ids = torch.tensor(example.ids)
+        with torch.no_grad():
+            nats = -engine.model(ids[None])[0, :-1].log_softmax(-1).gather(1, ids[1:, None])[:, 0]
+        assert ids[-1] == engine.fim.eot_id
+        middle = ids[-example.num_middle : -1].tolist()
+        assert engine.tokenizer.decode(middle).endswith(infill.truth)
+        assert len(engine.tokenizer.decode(middle[1:]).encode()) < len(infill.truth.encode())  # none too many
+        assert infill.nats == pytest.approx(float(nats[-example.num_middle : -1].sum()), rel=1e-4)
+        assert infill.end_nats == pytest.approx(float(nats[-1]), rel=1e-4)
+        prompt = infill_prompt(engine.tokenizer, engine.fim, part.prefix, part.suffix, infill.layout)
+        budget = min(max(16, 2 * len(middle)), 96)
+        (alone,) = engine.generate([prompt], max_tokens=budget, stop_ids=engine.fim.stop_ids)
+        assert (infill.written, infill.ended) == (alone.text, alone.finish_reason == "stop")
+
+
+def test_reading_counts_every_byte_but_the_first_token(engine: Engine, held_out: Corpus) -> None:
+    asked = passages(held_out, engine.tokenizer, replace(CONFIG, per_kind=2))
+    seen: list[int] = []
+    for reading, passage in zip(read_all(engine, asked, seen.append), asked, strict=True):
+        ids = torch.tensor(engine.tokenizer.encode(passage.text))
+        with torch.no_grad():
+            nats = -engine.model(ids[None])[0, :-1].log_softmax(-1).gather(1, ids[1:, None]).sum()
+        assert reading.nats == pytest.approx(float(nats), rel=1e-4)
+        first = len(engine.tokenizer.piece_bytes(int(ids[0])))
+        assert reading.num_bytes == len(passage.text.encode()) - first
+    assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("values", [{"per_kind": 0}, {"max_tokens": 63}])
+def test_bad_settings_are_refused(values: dict[str, int]) -> None:
+    (name,) = values
+    with pytest.raises(InputError, match=name):
+        HeldOutConfig(**values)  # type: ignore[arg-type]

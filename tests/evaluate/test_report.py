@@ -1,0 +1,141 @@
+"""The page is whole, escaped and quotes its data; the loss curve is drawn to scale."""
+
+import html.parser
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from midspan.errors import InputError
+from midspan.evaluate import Evaluation, HeldOutConfig, write_report
+from midspan.evaluate.page import loss_curve
+from midspan.evaluate.report import marked_difference
+
+HOSTILE = '</script><b>&"\'</pre>'
+VOID = {"meta", "line", "circle", "polyline"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Checks that tags nest, and collects them, their text and what would be fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def test_a_runs_page(run_folder: Path) -> None:
+    results = Evaluation.of(str(run_folder), config=HeldOutConfig(per_kind=6, max_tokens=128)).run()
+    assert any(HOSTILE in example["truth"] or HOSTILE in example["prefix"] for example in results["examples"])
+    page = (run_folder / "report.html").read_text(encoding="utf-8")
+    reader = read(page)
+    assert not {"script", "link", "img", "iframe"} & reader.tags
+    assert reader.links == []
+    assert not re.search(r"https?://|@import|url\(", page)
+    assert "prefers-color-scheme: dark" in page
+    assert HOSTILE not in page
+    assert f"tiny {HOSTILE}" in reader.text  # the recipe's name, whole, once escapes are undone
+    for example in [e for e in results["examples"] if (e["layout"], e["kind"]) == ("spm", "line")][:4]:
+        assert example["prefix"] + example["truth"] + example["suffix"] in reader.text
+        assert example["path"] in reader.text
+    for row in results["rows"]:
+        digits = 1 if row["unit"] in ("%", "of 100") else 2
+        for key in ("ours", "before", "difference"):
+            assert f"{row[key]:.{digits}f}".replace("-", "−") in reader.text
+    assert "svg" in reader.tags
+    assert "1,536 tokens in 0.1 minutes, 256 tokens/s" in reader.text
+    (run_folder / "report.html").unlink()
+    assert write_report(run_folder) == run_folder / "report.html"
+    assert (run_folder / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_a_model_that_is_no_run(run_folder: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    config = HeldOutConfig(per_kind=2, max_tokens=128)
+    Evaluation.of(str(run_folder / "model"), corpus=corpus_folder, out=tmp_path / "out", config=config).run()
+    reader = read((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert "svg" not in reader.tags
+    assert "difference" not in reader.text.split("Small numbers")[0]
+
+
+def test_nothing_to_report(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no results.json; run `midspan eval"):
+        write_report(tmp_path)
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(InputError, match="is damaged"):
+        write_report(tmp_path)
+
+
+def test_difference_keeps_both_texts() -> None:
+    truth, written = "return a + b\n\n    # <done>\n", "return a + c\n    # <done>\nx = 1\n"
+    shown = marked_difference(written, truth)
+
+    def without(tag: str) -> str:
+        kept = re.sub(rf"<{tag}>.*?</{tag}>", "", shown, flags=re.DOTALL)
+        return html.unescape(re.sub(r"</?(ins|del)>", "", kept)).replace("↵", "")
+
+    assert without("del") == written
+    assert without("ins") == truth
+    assert "<ins>c</ins>" in shown
+    assert marked_difference("entirely other", "return a") == "<ins>entirely other</ins>"
+    assert marked_difference("", "return a") == ""
+
+
+def test_the_curve_is_to_scale() -> None:
+    steps, losses = [1, 2, 3, 4, 5], [5.0, 4.0, 3.0, 2.0, 1.0]
+    svg = loss_curve(steps, losses)
+    dots = [(float(x), float(y)) for x, y in re.findall(r'<circle class="raw" cx="([\d.]+)" cy="([\d.]+)"', svg)]
+    gaps = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(dots, dots[1:], strict=False)]
+    assert len(dots) == 5
+    assert all(gap == pytest.approx(gaps[0], abs=0.11) for gap in gaps)
+    assert gaps[0][0] > 0
+    assert gaps[0][1] > 0  # a lower loss is lower on the page
+    grid = {float(v): float(y) for y, v in re.findall(r'y2="([\d.]+)"/><text [^>]*>([\d.]+)</text>', svg)}
+    assert len(grid) >= 3
+    for value, y in grid.items():
+        if value in losses:
+            assert y == pytest.approx(dots[losses.index(value)][1], abs=0.11)
+    read(svg)
+
+
+def test_curves_of_any_length_and_level() -> None:
+    for steps, losses in (([7, 8], [2.0, 2.0]), ([1, 2], [0.0, 0.0]), ([*range(5000)], [1e-4 * i for i in range(5000)])):
+        svg = loss_curve(steps, losses)
+        read(svg)
+        assert len(svg) < 120_000
+        assert "nan" not in svg
+
+
+def test_page_of_saved_results_needs_no_model(run_folder: Path) -> None:
+    """What the page shows comes from results.json alone."""
+    config = HeldOutConfig(per_kind=2, max_tokens=128)
+    Evaluation.of(str(run_folder), config=config).run()
+    results = json.loads((run_folder / "results.json").read_text())
+    results["rows"][0]["ours"] = 12.3
+    (run_folder / "results.json").write_text(json.dumps(results))
+    for file in (run_folder / "model").iterdir():
+        file.unlink()
+    assert "12.3" in write_report(run_folder).read_text()
