@@ -76,7 +76,7 @@ def test_windows_line_ends_have_no_column(model: str, tmp_path: Path) -> None:
     file = tmp_path / "dos.py"
     file.write_bytes(b"ab\r\ncd\r\n")
     assert generate.Place(file, 1, 3).split("ab\r\ncd\r\n") == ("ab", "\r\ncd\r\n")
-    with pytest.raises(InputError, match="line 1 of .* has no column 4; its columns are 1 to 3"):
+    with pytest.raises(InputError, match=r"line 1 of .* has no column 4; its columns are 1 to 3"):
         run("infill", model, f"{file}:1:4")
 
 
@@ -120,11 +120,12 @@ def test_standard_input_that_is_no_text(model: str) -> None:
 def test_a_mistake_ends_with_code_2(tmp_path: Path) -> None:
     """Through the real program: one sentence on standard error, nothing on standard output."""
     command = [sys.executable, "-c", "from midspan.cli import main; main()"]
-    for arguments in (["infill", "none", f"{tmp_path}/x.py:1:1"], ["complete", "none", "a"], ["eval", "none"]):
-        found = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-        assert (found.returncode, found.stdout) == (2, "")
-        assert found.stderr.count("\n") == 1
-        assert found.stderr.startswith("midspan: ")
+    arguments = ["infill", "none", f"{tmp_path}/x.py:1:1"]
+    found = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert (
+        found.stderr == f"midspan: {tmp_path}/x.py cannot be read (No such file or directory); name a text file\n"
+    )
 
 
 def test_help_does_not_load_torch() -> None:

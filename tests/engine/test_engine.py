@@ -190,7 +190,7 @@ def test_long_texts_are_cut_around_the_hole(engine: Engine, layout: str, num_pre
     assert positions - 20 - 8 <= len(prompt) <= positions - 20
     sentinels = {fim.prefix_id, fim.suffix_id, fim.middle_id}
     assert [i for i in prompt if i in sentinels] == [i for i in whole if i in sentinels]
-    # What is left of each text is its part next to the hole, and the suffix's share is a quarter when both are long.
+    # What is left of each text is its part next to the hole; of two long ones, the suffix has a quarter.
     at = {i: prompt.index(i) for i in sentinels}
     if layout == "spm":
         kept_prefix, kept_suffix = (

@@ -82,8 +82,11 @@ def test_a_draw_near_one_stays_inside_top_p(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     "values",
-    [{"temperature": -0.1}, {"temperature": math.nan}, {"temperature": math.inf}, {"top_p": 0.0}, {"top_p": 1.1}]
-    + [{"top_p": math.nan}, {"seed": -1}, {"seed": 2**64}],
+    [
+        *({"temperature": value} for value in (-0.1, math.nan, math.inf)),
+        *({"top_p": value} for value in (0.0, 1.1, math.nan)),
+        *({"seed": value} for value in (-1, 2**64)),
+    ],
 )
 def test_bad_values_are_refused(values: dict[str, float]) -> None:
     (name,) = values

@@ -15,7 +15,7 @@ from midspan.engine import Engine
 from midspan.model.weights import write_hf
 from midspan.tokenizer import Tokenizer
 
-HOSTILE = '</script><b>&"\'</pre>'
+HOSTILE = "</script><b>&\"'</pre>"
 
 
 @pytest.fixture(scope="session")

@@ -124,7 +124,7 @@ def test_a_corpus_without_held_out_files_is_refused(tokenizer: Tokenizer, tmp_pa
 
 
 def test_scores_are_the_models_own(engine: Engine, held_out: Corpus) -> None:
-    """Losses by one plain forward pass each; what was written by single greedy runs; every hole in every layout."""
+    """Losses by one plain pass each, texts by single greedy runs, for every hole in every layout."""
     asked = passages(held_out, engine.tokenizer, replace(CONFIG, per_kind=2))
     seen: list[int] = []
     found = infill_all(engine, asked, CONFIG, seen.append)

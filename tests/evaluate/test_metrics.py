@@ -39,7 +39,9 @@ def test_edit_similarity_is_rounded_indel_ratio() -> None:
                 table[i + 1][j + 1] = table[i][j] + 1 if x == y else max(table[i][j + 1], table[i + 1][j])
         total = len(a) + len(b)
         assert edit_similarity(a, b) == (round(200 * table[-1][-1] / total) if total else 100)
-    assert edit_similarity("return x", "return y") == round(100 * difflib.SequenceMatcher(None, "return x", "return y").ratio())
+    assert edit_similarity("return x", "return y") == round(
+        100 * difflib.SequenceMatcher(None, "return x", "return y").ratio()
+    )
     assert type(edit_similarity("ab", "abc")) is int
 
 
@@ -67,7 +69,9 @@ def test_bootstrap_of_a_ratio() -> None:
     assert bootstrap([2.0, 20.0, 6.0], [1.0, 10.0, 3.0], [7, 8, 9]) == pytest.approx((2.0, 2.0))
     low, high = bootstrap([0.0, 1000.0], [1.0, 1000.0], [2**64 - 1, 2**64 - 2])
     assert (low, high) == (0.0, 1.0)
-    assert bootstrap([1.0, 5.0, 2.0], [1.0] * 3, range(3), seed=4) == bootstrap([1.0, 5.0, 2.0], [1.0] * 3, range(3), seed=4)
+    assert bootstrap([1.0, 5.0, 2.0], [1.0] * 3, range(3), seed=4) == bootstrap(
+        [1.0, 5.0, 2.0], [1.0] * 3, range(3), seed=4
+    )
 
 
 def test_bits() -> None:

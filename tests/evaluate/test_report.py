@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from midspan.evaluate import Evaluation, HeldOutConfig, write_report
 from midspan.evaluate.page import loss_curve
 from midspan.evaluate.report import marked_difference
 
-HOSTILE = '</script><b>&"\'</pre>'
+HOSTILE = "</script><b>&\"'</pre>"
 VOID = {"meta", "line", "circle", "polyline"}
 
 
@@ -108,7 +109,7 @@ def test_the_curve_is_to_scale() -> None:
     steps, losses = [1, 2, 3, 4, 5], [5.0, 4.0, 3.0, 2.0, 1.0]
     svg = loss_curve(steps, losses)
     dots = [(float(x), float(y)) for x, y in re.findall(r'<circle class="raw" cx="([\d.]+)" cy="([\d.]+)"', svg)]
-    gaps = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(dots, dots[1:], strict=False)]
+    gaps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(dots)]
     assert len(dots) == 5
     assert all(gap == pytest.approx(gaps[0], abs=0.11) for gap in gaps)
     assert gaps[0][0] > 0
@@ -122,7 +123,11 @@ def test_the_curve_is_to_scale() -> None:
 
 
 def test_curves_of_any_length_and_level() -> None:
-    for steps, losses in (([7, 8], [2.0, 2.0]), ([1, 2], [0.0, 0.0]), ([*range(5000)], [1e-4 * i for i in range(5000)])):
+    for steps, losses in (
+        ([7, 8], [2.0, 2.0]),
+        ([1, 2], [0.0, 0.0]),
+        ([*range(5000)], [1e-4 * i for i in range(5000)]),
+    ):
         svg = loss_curve(steps, losses)
         read(svg)
         assert len(svg) < 120_000

@@ -25,7 +25,12 @@ METRICS = ("exact match", "edit similarity", "bits per byte", "bits of the end",
 
 def names_of_rows() -> list[str]:
     return [
-        *(f"{layout} {kind} {m}" for layout in ("psm", "spm") for kind in ("line", "lines", "span") for m in METRICS),
+        *(
+            f"{layout} {kind} {m}"
+            for layout in ("psm", "spm")
+            for kind in ("line", "lines", "span")
+            for m in METRICS
+        ),
         "left to right bits per byte",
     ]
 
@@ -77,21 +82,21 @@ def test_the_base_is_measured_once(run_folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(run_module, "prepare_base", counted)
     evaluation = Evaluation.of(str(run_folder), config=CONFIG)
     first = evaluation.run()
-    assert measured == ["base", "run"]
+    assert measured == ["base", "model"]
     second = evaluation.run()
-    assert measured == ["base", "run", "run"]
+    assert measured == ["base", "model", "model"]
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
     Evaluation.of(str(run_folder), config=replace(CONFIG, seed=1)).run()
-    assert measured == ["base", "run", "run", "base", "run"]
+    assert measured == ["base", "model", "model", "base", "model"]
     (run_folder / "eval-before.json").write_text("{")
     evaluation.run()
-    assert measured[5:] == ["base", "run"]
+    assert measured[5:] == ["base", "model"]
     weights = run_folder.parent / "base" / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-2] ^= 0x40
     weights.write_bytes(data)
     evaluation.run()
-    assert measured[7:] == ["base", "run"]
+    assert measured[7:] == ["base", "model"]
 
 
 def test_an_interrupted_evaluation_keeps_the_base(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,15 +131,15 @@ def test_a_model_alone_has_rows_without_before(run_folder: Path, corpus_folder: 
 def two_results(engine: Engine, held_out: Corpus) -> tuple[TaskResult, TaskResult]:
     asked = passages(held_out, engine.tokenizer, replace(CONFIG, per_kind=5))
     other = tiny_model(engine.tokenizer.vocab_size, max_positions=512, scale=0.1, seed=5)
-    return evaluate(engine.model, engine.tokenizer, asked, CONFIG), evaluate(other, engine.tokenizer, asked, CONFIG)
+    return evaluate(engine.model, engine.tokenizer, asked, CONFIG), evaluate(
+        other, engine.tokenizer, asked, CONFIG
+    )
 
 
 def test_rows_are_plain_formulas(two_results: tuple[TaskResult, TaskResult]) -> None:
     after, before = two_results
     # A random model is never right: let some answers be.
-    infills = [
-        replace(i, written=i.truth, ended=True) if n % 4 == 0 else i for n, i in enumerate(after.infills)
-    ]
+    infills = [replace(i, written=i.truth, ended=True) if n % 4 == 0 else i for n, i in enumerate(after.infills)]
     after = replace(after, infills=infills)
     rows = {row["row"]: row for row in compare(after, before, name="x")["rows"]}
     for layout in ("psm", "spm"):

@@ -34,7 +34,7 @@ p { margin: .4rem 0; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; }
 .cards { margin: 1.25rem 0 .75rem; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .9rem 1rem; }
-.card b { display: block; font-size: 1.3rem; font-weight: 600; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.card b { display: block; font-size: 1.3rem; font-weight: 600; white-space: nowrap; }
 .card b span { color: var(--soft); font-weight: 400; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.25rem; margin: 0; }
 dt { color: var(--soft); }

@@ -81,12 +81,13 @@ class Evaluation:
         Raises:
             InputError: a model or the corpus is missing or not fit.
         """
-        corpus = Corpus.open(self.corpus)
         path = resolve_model(self.model)
+        base = None if self.base is None else resolve_model(self.base)
+        corpus = Corpus.open(self.corpus)
         tokenizer = with_sentinels(Tokenizer.load(tokenizer_path(path)))
         asked = passages(corpus, tokenizer, self.config)
-        before = None if self.base is None else self._before(asked, progress)
-        after = self._measure(self.model, "model", asked, progress)
+        before = None if base is None else self._before(base, asked, progress)
+        after = self._measure(path, "model", asked, progress)
         results = compare(after, before, name=f"held-out infilling of {self.model}")
         results["before_model"], results["corpus"] = self.base, corpus.fingerprint
         results["config"] = {**asdict(self.config), "layouts": list(self.config.layouts)}
@@ -96,14 +97,13 @@ class Evaluation:
             write_report(self.out)
         return results
 
-    def _measure(self, name: str, what: str, asked: list[Passage], progress: Progress) -> TaskResult:
-        model, tokenizer = prepare_base(name, self.dtype)
+    def _measure(self, path: Path, what: str, asked: list[Passage], progress: Progress) -> TaskResult:
+        model, tokenizer = prepare_base(str(path), self.dtype)
         return evaluate(model, tokenizer, asked, self.config, lambda done, total: progress(what, done, total))
 
-    def _before(self, asked: list[Passage], progress: Progress) -> TaskResult:
+    def _before(self, base: Path, asked: list[Passage], progress: Progress) -> TaskResult:
         """The base's result, from the file if it is of this base and these passages."""
-        assert self.base is not None
-        fingerprint = _fingerprint(resolve_model(self.base), asked, [str(self.dtype), asdict(self.config)])
+        fingerprint = _fingerprint(base, asked, [str(self.dtype), asdict(self.config)])
         file = None if self.out is None else self.out / BEFORE
         if file is not None and file.is_file():
             try:
@@ -112,7 +112,7 @@ class Evaluation:
                     return TaskResult.from_json(saved)
             except (ValueError, KeyError, TypeError):
                 pass  # damaged or of an older Midspan: measured again
-        result = self._measure(self.base, "base", asked, progress)
+        result = self._measure(base, "base", asked, progress)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, {"fingerprint": fingerprint, **result.to_json()})
