@@ -216,3 +216,9 @@ def test_infilling_needs_sentinels_and_room(engine: Engine) -> None:
         Engine(tiny_model(plain.vocab_size), plain).infill("a", "b", max_tokens=3)
     with pytest.raises(InputError, match="256 new tokens leave no room"):
         engine.infill("a", "b", max_tokens=256)
+
+
+@pytest.mark.parametrize("max_tokens", range(20, 24))
+def test_a_cut_never_falls_inside_a_character(engine: Engine, max_tokens: int) -> None:
+    prompt = engine.infill_prompt("😀" * 400, "😀" * 400, layout="psm", max_tokens=max_tokens)
+    assert set(engine.tokenizer.decode(prompt)) == {"😀"}
