@@ -3,10 +3,14 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from vocabularies import code_llama_model, vocabulary  # noqa: F401, fixtures
+
+hypothesis.settings.register_profile("midspan", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("midspan")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -32,11 +32,11 @@ def test_the_oracle_gives_the_published_block() -> None:
     assert philox([0, 0], [0, 0, 0, 0]) == [int(word, 16) for word in published.split()]
 
 
-@given(seed=uint64, epoch=st.integers(0, 2**32), document=uint64)
-def test_words_are_philoxs_for_every_seed_and_document(seed: int, epoch: int, document: int) -> None:
-    draws = Draws(seed, epoch, document)
+@given(seed=uint64, epoch=st.integers(0, 2**32), document=uint64, piece=st.integers(0, 2**32))
+def test_words_are_philoxs_for_every_seed_and_document(seed: int, epoch: int, document: int, piece: int) -> None:
+    draws = Draws(seed, epoch, document, piece)
     words = [draws.below(2**64) for _ in range(10)]
-    blocks = [philox([seed, 0], [block, epoch, document, 0]) for block in (1, 2, 3)]
+    blocks = [philox([seed, 0], [block, epoch, document, piece]) for block in (1, 2, 3)]
     assert words == [word for block in blocks for word in block][:10]
 
 

@@ -17,7 +17,7 @@ from midspan.corpus import Corpus
 from midspan.errors import InputError, WorkError
 from midspan.fim import Draws, FimConfig, FimFormat, split, with_sentinels
 from midspan.rows import FORMS, Rows, RowsConfig, compile_rows
-from midspan.rows.compile import segments_of, shuffled
+from midspan.rows.compile import pieces_of, segments_of, shuffled
 from midspan.tokenizer import Tokenizer
 from rows.conftest import STDLIB, text_of
 from vocabularies import byte_vocabulary, small_vocabulary
@@ -217,6 +217,53 @@ def test_a_document_is_whole_if_it_fits_and_cut_or_dropped_if_not(
             assert all(len(segment.ids) == row_tokens for segment in found[:-1]), "full rows and a rest"
 
 
+@given(
+    text=st.text(st.sampled_from("ab \t\n\n\r\x0c\u2028é🚀"), max_size=200),
+    sizes=st.tuples(st.integers(1, 10), st.integers(10, 40)),
+    document=st.integers(0, 2**64 - 1),
+)
+def test_pieces_are_whole_lines_of_no_more_than_the_largest_size(
+    text: str, sizes: tuple[int, int], document: int, tokenizer: Tokenizer
+) -> None:
+    pieces = pieces_of(tokenizer, text, sizes, Draws(0, 0, document))
+    assert "".join(pieces) == text
+    assert all(piece.endswith("\n") for piece in pieces[:-1])
+    assert all(pieces)
+    for piece in pieces:
+        lines = piece.removesuffix("\n").split("\n")
+        size = len([i for line in lines for i in tokenizer.encode(line + "\n")])
+        assert len(lines) == 1 or size <= sizes[1] + 1, "the last line may lack its newline"
+
+
+def test_sizes_of_pieces_are_log_uniform() -> None:
+    pieces = pieces_of(byte_vocabulary(), "\n" * 40_000, (4, 64), Draws(0, 0, 1))
+    sizes = [len(piece) for piece in pieces[:-1]]
+    assert (min(sizes), max(sizes)) == (4, 63)
+    doublings = Counter(size.bit_length() for size in sizes)
+    assert sorted(doublings) == [3, 4, 5, 6]
+    assert all(count == pytest.approx(len(sizes) / 4, rel=0.15) for count in doublings.values())
+
+
+def test_split_documents_are_read_piece_by_piece(functions: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    config = RowsConfig(row_tokens=256, window_documents=40, piece_tokens=(20, 100))
+    rows = compiled(functions, tokenizer, config, 200, tmp_path)
+    wanted = {}
+    for document in functions.documents("train"):
+        for epoch in range(rows.manifest["epochs_begun"]):
+            draws = Draws(config.seed, epoch, document.id)
+            wanted[document.id, epoch] = pieces_of(tokenizer, document.text, (20, 100), draws)
+    found = defaultdict(list)
+    for document, form, _, ids in segments(rows):
+        found[document].append((form, text_of(tokenizer, form, ids)))
+    assert set(found) == {document.id for document in functions.documents("train")}
+    for document, read in found.items():
+        texts = [text for form, text in read if form != "cut"]
+        everything = [piece for (name, _), pieces in wanted.items() if name == document for piece in pieces]
+        assert not Counter(texts) - Counter(everything)
+    assert any(wanted[name, 0] != wanted[name, 1] for name, epoch in wanted if epoch == 0)
+    assert rows.manifest["fim_rate"] == pytest.approx(0.9, abs=0.03)
+
+
 def test_without_sentinels_every_document_is_plain(functions: Corpus, tmp_path: Path) -> None:
     rows = compiled(functions, small_vocabulary(), SMALL, 20, tmp_path)
     assert rows.manifest["fim_rate"] == 0.0
@@ -323,6 +370,9 @@ def test_what_cannot_give_a_row_is_refused(
     [
         ({"row_tokens": 15}, r"data\.row_tokens is 15; a row needs at least 16"),
         ({"long_documents": "keep"}, r"data\.long_documents is 'keep'; it must be 'cut' or 'drop'"),
+        ({"piece_tokens": (8,)}, r"data\.piece_tokens is \[8\]; give \[smallest, largest\]"),
+        ({"piece_tokens": (9, 8)}, r"data\.piece_tokens is \[9, 8\]"),
+        ({"piece_tokens": (0, 8)}, r"data\.piece_tokens is \[0, 8\]"),
         ({"window_documents": 0}, r"data\.window_documents is 0"),
         ({"seed": -1}, r"data\.seed is -1; it must lie between"),
         ({"seed": 2**64}, r"data\.seed is 18446744073709551616"),

@@ -8,7 +8,9 @@ A sequence that ends gives its slot to the last one, and the next prompt starts 
 the first ones, and no step is spent on a finished sequence. What a sequence gets does not depend on the others
 but for the last bits of the arithmetic.
 
-Left out: reuse of what an earlier call has read, token healing, speculation, streaming.
+A prompt that ends in text is healed (`fim.heal`): its last tokens are taken back and written again by the model.
+
+Left out: reuse of what an earlier call has read, speculation, streaming.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from torch import Tensor
 from midspan.cache import resolve_model
 from midspan.engine.sample import Place, SampleConfig, choose
 from midspan.errors import InputError
-from midspan.fim import Example, FimFormat, Layout, infill_prompt
+from midspan.fim import Example, FimFormat, Healer, Layout, infill_prompt
 from midspan.fim.example import bos_of
 from midspan.model import KVCache, Llama
 from midspan.model.loss import token_losses
@@ -43,9 +45,9 @@ class Completion:
     """What the model wrote after a prompt."""
 
     ids: list[int]
-    """Without the id that stopped it."""
+    """Without the id that stopped it; what was owed stands at the beginning."""
     text: str
-    """`ids` as text; bytes that are no UTF-8 are U+FFFD."""
+    """`ids` as text, without what was owed; bytes that are no UTF-8 are U+FFFD."""
     finish_reason: Literal["stop", "length"]
     losses: list[float] | None = None
     """Nats of the last `num_middle` ids of the example that was read along with the prompt."""
@@ -61,6 +63,10 @@ class _Sequence:
     budget: int
     hidden_d: Tensor
     losses: list[float] | None
+    owed: bytes
+    """What the next tokens have to say first."""
+    num_owed: int
+    """Bytes that were owed at the start."""
     ids: list[int] = field(default_factory=list)
     stopped: bool = False
 
@@ -119,8 +125,10 @@ class Engine:
         Raises:
             InputError: as `generate`.
         """
-        prompt = bos_of(self.tokenizer) + self.tokenizer.encode(text)
-        return self.generate([prompt], max_tokens=max_tokens, stop_ids=self._special_ids, sample=sample)[0]
+        prompt, owed = self.healer.take_back(bos_of(self.tokenizer) + self.tokenizer.encode(text))
+        return self.generate(
+            [prompt], max_tokens=max_tokens, stop_ids=self._special_ids, sample=sample, owed=[owed]
+        )[0]
 
     def infill(
         self,
@@ -141,7 +149,10 @@ class Engine:
         """
         prompt = self.infill_prompt(prefix, suffix, layout=layout, max_tokens=max_tokens)
         assert self.fim is not None
-        return self.generate([prompt], max_tokens=max_tokens, stop_ids=self.fim.stop_ids, sample=sample)[0]
+        prompt, owed = self.healer.take_back(prompt)
+        return self.generate(
+            [prompt], max_tokens=max_tokens, stop_ids=self.fim.stop_ids, sample=sample, owed=[owed]
+        )[0]
 
     def infill_prompt(self, prefix: str, suffix: str, *, layout: Layout, max_tokens: int) -> list[int]:
         """The ids of an infilling prompt that leaves room for `max_tokens`.
@@ -183,6 +194,11 @@ class Engine:
         return self.tokenizer.decode_bytes(ids).decode("utf-8", errors="ignore")  # a token may end in a character
 
     @cached_property
+    def healer(self) -> Healer:
+        """Token healing for this vocabulary."""
+        return Healer(self.tokenizer)
+
+    @cached_property
     def _special_ids(self) -> frozenset[int]:
         return frozenset(filter(self.tokenizer.is_special, range(self.tokenizer.vocab_size)))
 
@@ -194,6 +210,7 @@ class Engine:
         max_tokens: int | Sequence[int],
         stop_ids: Collection[int] = (),
         sample: SampleConfig = GREEDY,
+        owed: Sequence[bytes] | None = None,
         examples: Sequence[Example] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Completion]:
@@ -207,6 +224,8 @@ class Engine:
             max_tokens: of each completion, or of each prompt's; it ends earlier where positions do.
             stop_ids: ids that end a completion.
             sample: how tokens are chosen.
+            owed: for each prompt, the bytes that its completion begins with and that its text leaves out (what
+                `healer.take_back` took); the tokens that say them do not count against `max_tokens`.
             examples: for each prompt, the example with the true middle. Its losses come with the completion,
                 and what it shares with the prompt is read once.
             progress: called with the number of finished prompts.
@@ -214,7 +233,9 @@ class Engine:
         Raises:
             InputError: a prompt is empty or too long, or max_tokens is not positive.
         """
+        owed = [b""] * len(prompts) if owed is None else owed
         budgets = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
+        budgets = [budget + len(o) if budget > 0 else budget for budget, o in zip(budgets, owed, strict=True)]
         examples_or_none = list(examples) if examples is not None else [None] * len(prompts)
         needed = [self._checked(*one) for one in zip(prompts, budgets, examples_or_none, strict=True)]
         places = _places(prompts)
@@ -229,7 +250,9 @@ class Engine:
                 i = waiting.popleft()
                 hidden_d, losses = self._read_prompt(cache, len(running), prompts[i], examples_or_none[i])
                 budget = min(budgets[i], self.model.config.max_positions - len(prompts[i]))
-                running.append(_Sequence(i, places[i], prompts[i], budget, hidden_d, losses))
+                running.append(
+                    _Sequence(i, places[i], prompts[i], budget, hidden_d, losses, owed[i], len(owed[i]))
+                )
             self._choose(running, stop_ids, sample)
             for slot in reversed(range(len(running))):
                 if running[slot].finished:
@@ -299,12 +322,22 @@ class Engine:
         logits_nv = self.model.lm_head(torch.stack([s.hidden_d for s in running]))
         # Rows of the embedding beyond the vocabulary are padding, and no tokens.
         logits_nv = logits_nv[:, : self.tokenizer.vocab_size]
+        for sequence, logits_v in zip(running, logits_nv, strict=True):
+            if sequence.owed:
+                allowed = torch.tensor(self.healer.allowed(sequence.owed), device=logits_v.device)
+                kept = logits_v[allowed]
+                logits_v.fill_(-torch.inf)
+                logits_v[allowed] = kept
         chosen = choose(logits_nv, sample, [s.next_place for s in running])
         for sequence, token_id in zip(running, chosen, strict=True):
             if token_id in stop_ids:
                 sequence.stopped = True
-            else:
-                sequence.ids.append(token_id)
+                continue
+            sequence.ids.append(token_id)
+            if sequence.owed:
+                said = len(self.tokenizer.piece_bytes(token_id))
+                sequence.owed = sequence.owed[said:]
+                sequence.budget -= max(0, said - 1)
 
     def _step(self, cache: KVCache, running: list[_Sequence]) -> None:
         """Read the token that every running sequence got last."""
@@ -314,7 +347,8 @@ class Engine:
             sequence.hidden_d = hidden_d
 
     def _completion(self, sequence: _Sequence) -> Completion:
-        text = self.tokenizer.decode(sequence.ids)
+        data = self.tokenizer.decode_bytes(sequence.ids)[sequence.num_owed :]
+        text = data.decode("utf-8", errors="replace")
         reason: Literal["stop", "length"] = "stop" if sequence.stopped else "length"
         return Completion(sequence.ids, text, reason, sequence.losses)
 

@@ -34,7 +34,7 @@ class FimConfig:
     spm_rate: float = 0.5
     """Share of the infilling examples in the SPM layout; the others are PSM."""
     spans: Mapping[str, float] = field(default_factory=lambda: {"uniform": 1.0})
-    """Share of each way of choosing the middle: `uniform` (the paper), `line`, `short`."""
+    """Share of each way of choosing the middle: `uniform` (the paper), `line`, `lines`, `short`."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "spm_rate"):

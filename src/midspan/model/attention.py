@@ -54,10 +54,13 @@ def attend(
         (batch, heads, length, head_dim).
     """
     groups = q_bhld.shape[1] // k_bkld.shape[1]
+    if mask is not None:
+        # Heads that share keys stand beside each other as further queries: the cache is read once, not copied.
+        q_bkgd = q_bhld.reshape(len(q_bhld), k_bkld.shape[1], -1, q_bhld.shape[-1])
+        mask = mask.repeat(1, 1, groups, 1)
+        return F.scaled_dot_product_attention(q_bkgd, k_bkld, v_bkld, attn_mask=mask).reshape(q_bhld.shape)
     if groups > 1:
         k_bkld, v_bkld = (x.repeat_interleave(groups, dim=1) for x in (k_bkld, v_bkld))
-    if mask is not None:
-        return F.scaled_dot_product_attention(q_bhld, k_bkld, v_bkld, attn_mask=mask)
     if segments is None:
         return F.scaled_dot_product_attention(q_bhld, k_bkld, v_bkld, is_causal=True)
     parts = [

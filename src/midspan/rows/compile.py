@@ -72,8 +72,8 @@ class RowsConfig:
             raise InputError(f"data.row_tokens is {self.row_tokens}; a row needs at least 16 tokens")
         if self.long_documents not in ("cut", "drop"):
             raise InputError(f"data.long_documents is {self.long_documents!r}; it must be 'cut' or 'drop'")
-        smallest, largest = self.piece_tokens or (1, 1)
-        if len(self.piece_tokens) not in (0, 2) or not 1 <= smallest <= largest:
+        sizes = self.piece_tokens
+        if sizes and (len(sizes) != 2 or not 1 <= sizes[0] <= sizes[1]):
             raise InputError(
                 f"data.piece_tokens is {list(self.piece_tokens)}; give [smallest, largest], or nothing to keep "
                 "documents whole"

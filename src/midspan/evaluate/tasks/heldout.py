@@ -254,11 +254,13 @@ def infill_all(
     examples = [
         infill_example(tokenizer, fim, part, layout) for part, (_, _, layout) in zip(parts, cases, strict=True)
     ]
+    healed = [
+        engine.healer.take_back(infill_prompt(tokenizer, fim, part.prefix, part.suffix, layout))
+        for part, (_, _, layout) in zip(parts, cases, strict=True)
+    ]
     completions = engine.generate(
-        [
-            infill_prompt(tokenizer, fim, part.prefix, part.suffix, layout)
-            for part, (_, _, layout) in zip(parts, cases, strict=True)
-        ],
+        [prompt for prompt, _ in healed],
+        owed=[owed for _, owed in healed],
         max_tokens=[min(max(MIN_WRITTEN, 2 * (e.num_middle - 1)), MAX_WRITTEN) for e in examples],
         stop_ids=fim.stop_ids,
         examples=examples,

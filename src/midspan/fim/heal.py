@@ -1,0 +1,69 @@
+"""Token healing: a prompt that ends inside a token is taken back to where tokens were whole.
+
+A cursor does not respect tokens. In `    ret|` the model is given a piece that it never saw in that place, because
+with the text behind it the same characters are written `    return`; even a bare indentation is such a piece where
+the vocabulary gives its last space to the word that follows. SPM suffers most: there, training joins prefix and
+middle before encoding, so the broken piece only ever stood at the end of a document, and it is taken for one.
+
+    prompt     ... "\n", "    ", "ret"           taken back: "ret"
+    owed       b"ret"                             the next token may be "ret", "return", "re", "r" ...
+    answer     "return", " x"                     of which "urn x" is new
+
+The tokens taken back are never special ones: a prompt that ends in a sentinel, as PSM's does, is whole.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+
+from midspan.tokenizer import Tokenizer
+
+MOST_TAKEN_BACK = 4
+"""Tokens; a cursor inside a longer run of broken pieces is rare, and each one taken back may change the text."""
+
+
+class Healer:
+    """What a vocabulary's tokens may stand for, by their first bytes."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        ids: dict[bytes, list[int]] = defaultdict(list)
+        for token_id in range(tokenizer.vocab_size):
+            if data := tokenizer.piece_bytes(token_id):
+                ids[data].append(token_id)
+        self._tokenizer, self._ids = tokenizer, ids
+        self._sorted = sorted(ids)
+
+    def take_back(self, prompt: Sequence[int]) -> tuple[list[int], bytes]:
+        """The prompt without its broken end, and the bytes of that end.
+
+        The last token always goes, since the text behind the cursor may belong to it. Further ones go as long as
+        some token of the vocabulary holds all that was taken back and more. One token always stays.
+        """
+        kept, owed = list(prompt), b""
+        while len(kept) > 1 and len(prompt) - len(kept) < MOST_TAKEN_BACK:
+            data = self._tokenizer.piece_bytes(kept[-1])
+            if not data or (owed and not self._extended(data + owed)):
+                break
+            kept.pop()
+            owed = data + owed
+        return kept, owed
+
+    def allowed(self, owed: bytes) -> list[int]:
+        """Ids that agree with the bytes owed: those that begin with them, and those that they begin with."""
+        beginnings = [owed[:end] for end in range(1, len(owed))]
+        longer = self._sorted[bisect_left(self._sorted, owed) : bisect_right(self._sorted, owed + b"\xff" * 8)]
+        return [
+            token_id
+            for data in (
+                *filter(self._ids.__contains__, beginnings),
+                *filter(lambda d: d.startswith(owed), longer),
+            )
+            for token_id in self._ids[data]
+        ]
+
+    def _extended(self, data: bytes) -> bool:
+        """Whether some token begins with `data` and goes on."""
+        place = bisect_right(self._sorted, data)
+        return place < len(self._sorted) and self._sorted[place].startswith(data)
