@@ -51,7 +51,7 @@ def main() -> None:
     recipe = REPOSITORY / "recipes" / "smol" / "code.toml"
     going_on = ["--resume"] if run.exists() else []
     midspan("train", recipe, "--set", f"data.corpus={corpus}", "--out", run, *going_on)
-    midspan("eval", run)
+    midspan("eval", run, "--per-kind", "16")
 
     show_infills(run)
     minutes = (time.monotonic() - begun) / 60

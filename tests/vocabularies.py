@@ -92,9 +92,9 @@ def _loaded(definition: Any, names: Iterable[str], *, bos: str | None, eos: str 
         return Tokenizer.load(folder)
 
 
-def byte_vocabulary() -> Tokenizer:
-    """256 bytes, BOS and EOS and no merges: the same ids with every version of every library."""
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    raw = tokenizers.Tokenizer(tokenizers.models.BPE({piece: i for i, piece in enumerate(alphabet)}, []))
+def byte_vocabulary(merges: Sequence[tuple[str, str]] = ()) -> Tokenizer:
+    """256 bytes, these merges, BOS and EOS: the same ids with every version of every library."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()) + [left + right for left, right in merges]
+    raw = tokenizers.Tokenizer(tokenizers.models.BPE({piece: i for i, piece in enumerate(alphabet)}, [*merges]))
     raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     return _loaded(json.loads(raw.to_str()), ["<s>", "</s>"], bos="<s>", eos="</s>")

@@ -165,12 +165,16 @@ def test_progress_counts_finished_prompts(engine: Engine) -> None:
 def test_complete_and_infill(engine: Engine) -> None:
     tokenizer, fim = engine.tokenizer, engine.fim
     assert fim is not None
-    expected = engine.generate([tokenizer.encode(TEXT)], max_tokens=5)[0]
+    prompt, owed = engine.healer.take_back(tokenizer.encode(TEXT))
+    assert owed
+    expected = engine.generate([prompt], max_tokens=5, owed=[owed])[0]
     assert engine.complete(TEXT, max_tokens=5) == expected
+    assert tokenizer.decode_bytes(expected.ids).startswith(owed)
     prefix, suffix = "def add(a", "return a + b\n"
     for layout in fim.layouts:
-        prompt = infill_prompt(tokenizer, fim, prefix, suffix, layout)
-        expected = engine.generate([prompt], max_tokens=5, stop_ids=fim.stop_ids)[0]
+        prompt, owed = engine.healer.take_back(infill_prompt(tokenizer, fim, prefix, suffix, layout))
+        assert bool(owed) == (layout != "psm"), "a prompt that ends in a sentinel is whole"
+        expected = engine.generate([prompt], max_tokens=5, stop_ids=fim.stop_ids, owed=[owed])[0]
         assert engine.infill(prefix, suffix, layout=layout, max_tokens=5) == expected
 
 

@@ -14,7 +14,7 @@ from midspan.engine import Engine
 from midspan.errors import InputError
 from midspan.evaluate.tasks import heldout
 from midspan.evaluate.tasks.heldout import HeldOutConfig, infill_all, passage_of, passages, read_all
-from midspan.fim import infill_example, infill_prompt
+from midspan.fim import infill_example
 from midspan.tokenizer import Tokenizer
 
 CONFIG = HeldOutConfig(per_kind=6, max_tokens=160)
@@ -146,9 +146,8 @@ def test_scores_are_the_models_own(engine: Engine, held_out: Corpus) -> None:
         assert len(engine.tokenizer.decode(middle[1:]).encode()) < len(infill.truth.encode())  # none too many
         assert infill.nats == pytest.approx(float(nats[-example.num_middle : -1].sum()), rel=1e-4)
         assert infill.end_nats == pytest.approx(float(nats[-1]), rel=1e-4)
-        prompt = infill_prompt(engine.tokenizer, engine.fim, part.prefix, part.suffix, infill.layout)
         budget = min(max(16, 2 * len(middle)), 96)
-        (alone,) = engine.generate([prompt], max_tokens=budget, stop_ids=engine.fim.stop_ids)
+        alone = engine.infill(part.prefix, part.suffix, layout=infill.layout, max_tokens=budget)
         assert (infill.written, infill.ended) == (alone.text, alone.finish_reason == "stop")
 
 

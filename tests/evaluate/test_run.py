@@ -20,7 +20,14 @@ from midspan.evaluate.metrics import edit_similarity
 from midspan.train import prepare_base
 
 CONFIG = HeldOutConfig(per_kind=3, max_tokens=128)
-METRICS = ("exact match", "edit similarity", "bits per byte", "bits of the end", "ended by itself")
+METRICS = (
+    "exact match",
+    "edit similarity",
+    "bits per byte",
+    "bits with the end",
+    "bits of the end",
+    "ended by itself",
+)
 
 
 def names_of_rows() -> list[str]:
@@ -28,7 +35,7 @@ def names_of_rows() -> list[str]:
         *(
             f"{layout} {kind} {m}"
             for layout in ("psm", "spm")
-            for kind in ("line", "lines", "span")
+            for kind in ("all", "line", "lines", "span")
             for m in METRICS
         ),
         "left to right bits per byte",
@@ -42,7 +49,7 @@ def check_schema(results: dict[str, Any], *, compared: bool) -> None:
     assert results["threads"] == torch.get_num_threads()
     assert [row["row"] for row in results["rows"]] == names_of_rows()
     for row in results["rows"]:
-        assert row["n"] == 3
+        assert row["n"] == (9 if " all " in row["row"] else 3)
         assert row["unit"] in ("%", "of 100", "bits/byte", "bits")
         assert row["better"] == ("lower" if "bits" in row["row"] else "higher")
         assert row["interval"][0] <= row["ours"] <= row["interval"][1]

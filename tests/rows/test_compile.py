@@ -104,6 +104,7 @@ def test_an_epoch_has_every_document_once_and_the_next_another_order_and_other_s
     orders = [[document for document, *_ in epoch] for epoch in epochs]
     assert all(sorted(order) == sorted(ids) for order in orders)
     assert len({tuple(order) for order in [*orders, ids]}) == 4
+    assert len({frozenset(order[:16]) for order in orders}) == 3, "what shares a window changes too"
     for number, epoch in enumerate(epochs):
         for document, form, _, found in epoch:
             text = next(d.text for d in corpus.documents("train") if d.id == document)
@@ -264,6 +265,17 @@ def test_split_documents_are_read_piece_by_piece(functions: Corpus, tokenizer: T
     assert rows.manifest["fim_rate"] == pytest.approx(0.9, abs=0.03)
 
 
+def test_a_word_that_the_shortcut_cuts_in_two_does_not_count_against_a_document() -> None:
+    merges = [("a" * n, "a" * n) for n in (1, 2, 4, 8, 16, 32)]
+    tokenizer = with_sentinels(byte_vocabulary(merges))
+    text = ("a" * 16 + "-") * 3 + "aaaa-aaaa-aaa-" + "a" * 64
+    ids = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
+    assert (len(text), len(ids), len(tokenizer.encode(text[:128]))) == (129, 16, 19)
+    config = RowsConfig(row_tokens=16, long_documents="drop")
+    (segment,) = segments_of(tokenizer, FimFormat.detect(tokenizer), config, (1, text), epoch=0)
+    assert (segment.form, segment.ids.tolist()) == ("plain", ids)
+
+
 def test_without_sentinels_every_document_is_plain(functions: Corpus, tmp_path: Path) -> None:
     rows = compiled(functions, small_vocabulary(), SMALL, 20, tmp_path)
     assert rows.manifest["fim_rate"] == 0.0
@@ -324,8 +336,9 @@ def test_nothing_stays_of_a_compilation_that_was_interrupted(
             raise KeyboardInterrupt
 
     for workers in (1, 2):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as held:
             compile_rows(functions, tokenizer, SMALL, 10**6, tmp_path / "rows", workers=workers, progress=stop)
+        assert held.traceback, "whoever keeps the exception keeps no process alive by it"
         assert os.listdir(tmp_path) == []
         assert not multiprocessing.active_children()
 

@@ -92,12 +92,15 @@ def _print(results: dict[str, Any]) -> None:
 
     compared = results["before_model"] is not None
     names = ("before", "after", "difference") if compared else ("score",)
-    columns = [Column(name, justify="right") for name in names]
-    table = Table(f"{results['rows'][0]['n']} holes of each kind", "unit", *columns)
+    columns = [Column(name, justify="right", no_wrap=True) for name in ("unit", *names)]
+    table = Table(Column(f"{results['rows'][0]['n']} holes of three kinds", min_width=26), *columns)
     for row in results["rows"]:
         numbers = [("ours", "interval")]
         if compared:
             numbers = [("before", "before_interval"), *numbers, ("difference", "difference_interval")]
-        shown = [f"{row[value]:.2f} [{row[ends][0]:.2f}, {row[ends][1]:.2f}]" for value, ends in numbers]
-        table.add_row(row["row"], row["unit"], *shown)
-    Console(highlight=False, markup=False).print(table)
+        shown = [f"{row[value]:.2f}\n{row[ends][0]:.2f} to {row[ends][1]:.2f}" for value, ends in numbers]
+        if " all " in row["row"] or row["row"].startswith("left"):
+            table.add_row(row["row"].replace(" all ", " "), row["unit"], *shown)
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    console.print("Below each score its 95 % interval. Each kind of hole by itself is in the report.")

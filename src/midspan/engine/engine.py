@@ -61,6 +61,9 @@ class _Sequence:
     place: tuple[int, int]
     prompt: Sequence[int]
     budget: int
+    """Tokens that it may write, beside those that begin by saying what is owed."""
+    limit: int
+    """Tokens for which there are positions."""
     hidden_d: Tensor
     losses: list[float] | None
     owed: bytes
@@ -76,7 +79,7 @@ class _Sequence:
 
     @property
     def finished(self) -> bool:
-        return self.stopped or len(self.ids) == self.budget
+        return self.stopped or len(self.ids) >= min(self.budget, self.limit)
 
 
 class Engine:
@@ -235,9 +238,8 @@ class Engine:
         """
         owed = [b""] * len(prompts) if owed is None else owed
         budgets = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
-        budgets = [budget + len(o) if budget > 0 else budget for budget, o in zip(budgets, owed, strict=True)]
         examples_or_none = list(examples) if examples is not None else [None] * len(prompts)
-        needed = [self._checked(*one) for one in zip(prompts, budgets, examples_or_none, strict=True)]
+        needed = [self._checked(*one) for one in zip(prompts, budgets, owed, examples_or_none, strict=True)]
         places = _places(prompts)
         num_slots = min(self.max_batch, len(prompts))
         cache = self._cache(max(needed, default=0), num_slots)
@@ -249,9 +251,9 @@ class Engine:
             while waiting and len(running) < num_slots:
                 i = waiting.popleft()
                 hidden_d, losses = self._read_prompt(cache, len(running), prompts[i], examples_or_none[i])
-                budget = min(budgets[i], self.model.config.max_positions - len(prompts[i]))
+                limit = self.model.config.max_positions - len(prompts[i])
                 running.append(
-                    _Sequence(i, places[i], prompts[i], budget, hidden_d, losses, owed[i], len(owed[i]))
+                    _Sequence(i, places[i], prompts[i], budgets[i], limit, hidden_d, losses, owed[i], len(owed[i]))
                 )
             self._choose(running, stop_ids, sample)
             for slot in reversed(range(len(running))):
@@ -271,7 +273,7 @@ class Engine:
         hidden_ld = self.model.hidden(ids_l[None, :-1])[0]
         return token_losses(hidden_ld, self.model.lm_head, ids_l[1:]).tolist()
 
-    def _checked(self, prompt: Sequence[int], budget: int, example: Example | None) -> int:
+    def _checked(self, prompt: Sequence[int], budget: int, owed: bytes, example: Example | None) -> int:
         """Positions that a sequence needs at most."""
         positions = self.model.config.max_positions
         longest = max(len(prompt) + 1, len(example.ids) if example else 0)
@@ -283,7 +285,7 @@ class Engine:
             )
         if budget < 1:
             raise InputError(f"max_tokens is {budget}; it must be at least 1")
-        return max(longest, min(len(prompt) + budget, positions))
+        return max(longest, min(len(prompt) + budget + len(owed), positions))  # a token says a byte at least
 
     def _cache(self, capacity: int, num_slots: int) -> KVCache:
         weight = self.model.model.norm.weight
@@ -335,9 +337,8 @@ class Engine:
                 continue
             sequence.ids.append(token_id)
             if sequence.owed:
-                said = len(self.tokenizer.piece_bytes(token_id))
-                sequence.owed = sequence.owed[said:]
-                sequence.budget -= max(0, said - 1)
+                sequence.owed = sequence.owed[len(self.tokenizer.piece_bytes(token_id)) :]
+                sequence.budget += 1
 
     def _step(self, cache: KVCache, running: list[_Sequence]) -> None:
         """Read the token that every running sequence got last."""

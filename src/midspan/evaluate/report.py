@@ -24,8 +24,13 @@ from midspan.train.metrics import StepMetrics, read_metrics
 
 REPORT = "report.html"
 EXAMPLES_PER_KIND = 4
-_HEADLINES = ("line exact match", "line edit similarity", "line bits per byte", "line ended by itself")
-_KINDS = {"line": "one line to its end", "lines": "two to five lines", "span": "characters anywhere"}
+_HEADLINES = ("all exact match", "all edit similarity", "all bits with the end", "all ended by itself")
+_KINDS = {
+    "all": "all holes",
+    "line": "one line to its end",
+    "lines": "two to five lines",
+    "span": "characters anywhere",
+}
 _LAYOUTS = {"psm": "PSM: prefix, suffix, middle", "spm": "SPM: suffix, prefix, middle"}
 
 
@@ -74,7 +79,7 @@ def _header(title: str, results: dict[str, Any], recipe: dict[str, Any] | None) 
 
 
 def _cards(rows: Iterable[dict[str, Any]]) -> str:
-    """The scores of single lines, before and after, as large numbers; SPM, which editors use, if it was asked."""
+    """The scores over all holes, before and after, as large numbers; SPM, which editors use, if it was asked."""
     by_name = {row["row"]: row for row in rows}
     layout = "spm" if f"spm {_HEADLINES[0]}" in by_name else next(iter(by_name)).split()[0]
     cards = []
@@ -82,10 +87,10 @@ def _cards(rows: Iterable[dict[str, Any]]) -> str:
         row = by_name.get(f"{layout} {name}")
         if row is not None:
             before = f"<span>{_number(row, row['before'])} →</span> " if "before" in row else ""
-            label = escape(name.removeprefix("line ")) + (" (lower is better)" if row["better"] == "lower" else "")
+            label = escape(name.removeprefix("all ")) + (" (lower is better)" if row["better"] == "lower" else "")
             value = f"{_number(row, row['ours'])}{' %' if row['unit'] == '%' else ''}"
             cards.append(f'<div class="card"><small>{label}</small><b>{before}{value}</b></div>')
-    shown = f'<p class="soft">Single lines of files that training never saw, {layout.upper()} layout.</p>'
+    shown = f'<p class="soft">All holes, in files that training never saw, {layout.upper()} layout.</p>'
     return f'<div class="cards">{"".join(cards)}</div>{shown}'
 
 
@@ -131,10 +136,10 @@ def _table(results: dict[str, Any]) -> str:
         body.append(f"<tr><td>{label}</td>{''.join(cells)}</tr>")
     head = "".join(f"<th>{name}</th>" for name in ("score", *names))
     note = (
-        f"{rows[0]['n']} holes of each kind in files held out of training, greedy, taken raw. Small numbers are "
+        f"{rows[0]['n']} holes of three kinds in files held out of training, greedy, taken raw. Small numbers are "
         "95 % intervals. ↑ higher is better, ↓ lower is better; a difference in colour has an interval without 0. "
         "Bits per byte and bits of the end are of the true text: how many bits the model needs to write it, and "
-        "to stop where it stops."
+        "to stop where it stops; with the end, both over the bytes."
     )
     return (
         f'<h2>Scores</h2><div class="wide"><table><thead><tr>{head}</tr></thead>'
@@ -164,7 +169,7 @@ def _examples(examples: Sequence[dict[str, Any]]) -> str:
     layouts = {example["layout"] for example in examples}
     layout = "spm" if "spm" in layouts else min(layouts, default="")
     shown: list[str] = []
-    for kind in _KINDS:
+    for kind in list(_KINDS)[1:]:
         chosen = [e for e in examples if (e["kind"], e["layout"]) == (kind, layout)]
         shown += map(_example, chosen[:EXAMPLES_PER_KIND])
     note = (

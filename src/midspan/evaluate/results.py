@@ -4,8 +4,9 @@
      "ours": 34.0, "interval": [22.4, 47.8], "before": 4.0, "before_interval": [1.1, 13.5],
      "difference": 30.0, "difference_interval": [18.0, 42.0]}
 
-`before` is the base; a model that is measured alone has rows without it. A difference is ours minus before, of the
-same holes, in the row's unit.
+Rows of the kind `all` are over the holes of every kind. `before` is the base; a model that is measured alone has
+rows without it. A difference is ours minus before, of the same holes, in the row's unit. `bits per byte` are those
+of the true middle; `bits with the end` are per byte too, and pay for stopping behind it.
 """
 
 from __future__ import annotations
@@ -69,6 +70,13 @@ _INFILL_METRICS = (
     _Metric("exact match", "%", "higher", lambda i: 100.0 * (i.written == i.truth), counts=True),
     _Metric("edit similarity", "of 100", "higher", lambda i: float(edit_similarity(i.written, i.truth))),
     _Metric("bits per byte", "bits/byte", "lower", lambda i: bits(i.nats), lambda i: float(len(i.truth.encode()))),
+    _Metric(
+        "bits with the end",
+        "bits/byte",
+        "lower",
+        lambda i: bits(i.nats + i.end_nats),
+        lambda i: float(len(i.truth.encode())),
+    ),
     _Metric("bits of the end", "bits", "lower", lambda i: bits(i.end_nats)),
     _Metric("ended by itself", "%", "higher", lambda i: 100.0 * i.ended, counts=True),
 )
@@ -104,8 +112,8 @@ def _hole(infill: Infill) -> tuple[object, ...]:
 def _rows(after: TaskResult, before: TaskResult | None) -> list[dict[str, Any]]:
     rows = []
     for layout in dict.fromkeys(infill.layout for infill in after.infills):
-        for kind in KINDS:
-            chosen = [n for n, i in enumerate(after.infills) if (i.layout, i.kind) == (layout, kind)]
+        for kind in ("all", *KINDS):
+            chosen = [n for n, i in enumerate(after.infills) if i.layout == layout and kind in ("all", i.kind)]
             mine = [after.infills[n] for n in chosen]
             theirs = [before.infills[n] for n in chosen] if before else None
             rows += [_row(f"{layout} {kind} {m.name}", m, mine, theirs) for m in _INFILL_METRICS]
