@@ -165,7 +165,7 @@ def _steps(
 def _backward(model: Llama, batch: list[Row], config: TrainConfig) -> tuple[float, int]:
     """Add the gradients of a step's mean loss; give back that loss in nats, and how many tokens it is of."""
     size = config.rows_per_pass
-    passes = [_joined(batch[i : i + size], config.loss_on) for i in range(0, len(batch), size)]
+    passes = [_joined(batch[i : i + size], config) for i in range(0, len(batch), size)]
     targets = sum(len(at) for _, _, at in passes)
     device = model.model.norm.weight.device
     total: Tensor | float = 0.0
@@ -178,11 +178,11 @@ def _backward(model: Llama, batch: list[Row], config: TrainConfig) -> tuple[floa
     return float(total) / max(targets, 1), targets
 
 
-def _joined(rows: list[Row], loss_on: str) -> tuple[Tensor, tuple[int, ...], Tensor]:
+def _joined(rows: list[Row], config: TrainConfig) -> tuple[Tensor, tuple[int, ...], Tensor]:
     """Rows as one longer row: ids, bounds of its segments, and the positions whose next token is trained."""
     starts = list(itertools.accumulate((len(row.ids) for row in rows), initial=0))
     bounds = [0, *(start + end for row, start in zip(rows, starts, strict=False) for end in row.bounds[1:])]
-    at = [row.targets(loss_on) + start for row, start in zip(rows, starts, strict=False)]
+    at = [row.targets(config.loss_on, config.eot_weight) + start for row, start in zip(rows, starts, strict=False)]
     ids = np.concatenate([row.ids for row in rows])
     return torch.from_numpy(ids), tuple(bounds), torch.from_numpy(np.concatenate(at))
 
