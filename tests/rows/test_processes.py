@@ -14,7 +14,7 @@ from midspan.rows import RowsConfig, compile_rows
 from midspan.tokenizer import Tokenizer
 
 PROGRAM = """
-import multiprocessing, os, signal, sys
+import multiprocessing, os, signal, sys, time
 from pathlib import Path
 from midspan.corpus import Corpus
 from midspan.rows import RowsConfig, compile_rows
@@ -22,6 +22,7 @@ from midspan.tokenizer import Tokenizer
 
 def progress(done):
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    time.sleep(5)  # a worker that is still starting could not keep quiet
     if sys.argv[4] == "interrupt":
         os.killpg(0, signal.SIGINT)  # a terminal sends it to the whole group
     else:
