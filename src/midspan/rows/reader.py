@@ -36,21 +36,18 @@ class Row:
         """0 and the end of each segment."""
         return (0, *map(int, self.segments["end"]))
 
-    def targets(self, loss_on: str, eot_weight: int = 1) -> np.ndarray:
+    def targets(self, loss_on: str) -> np.ndarray:
         """Positions whose next token is trained.
 
         Args:
             loss_on: `all`: every token but a segment's first; `middle`: the same for documents that are not
                 infilled, and only the middle and EOT of those that are.
-            eot_weight: how often the position before an infill's EOT is named.
         """
         chosen = []
         for start, segment in zip(self.bounds, self.segments, strict=False):
             end, num_middle = int(segment["end"]), int(segment["num_middle"])
             first = end - num_middle if loss_on == "middle" and num_middle else start + 1
             chosen.append(np.arange(first - 1, end - 1))
-            if num_middle and eot_weight > 1:
-                chosen.append(np.full(eot_weight - 1, end - 2))
         return np.concatenate(chosen)
 
 

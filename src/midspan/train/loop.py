@@ -182,7 +182,7 @@ def _joined(rows: list[Row], config: TrainConfig) -> tuple[Tensor, tuple[int, ..
     """Rows as one longer row: ids, bounds of its segments, and the positions whose next token is trained."""
     starts = list(itertools.accumulate((len(row.ids) for row in rows), initial=0))
     bounds = [0, *(start + end for row, start in zip(rows, starts, strict=False) for end in row.bounds[1:])]
-    at = [row.targets(config.loss_on, config.eot_weight) + start for row, start in zip(rows, starts, strict=False)]
+    at = [row.targets(config.loss_on) + start for row, start in zip(rows, starts, strict=False)]
     ids = np.concatenate([row.ids for row in rows])
     return torch.from_numpy(ids), tuple(bounds), torch.from_numpy(np.concatenate(at))
 

@@ -64,8 +64,6 @@ class TrainConfig:
     loss_on: str = "all"
     """`all` tokens, as the paper, or `middle`: of an infilling example only what has to be written, EOT included.
     Documents that are not infilled are learned whole either way."""
-    eot_weight: int = 1
-    """How often the end of an infill counts in the loss. 1 is the paper's; more teaches a short run to stop."""
     precision: str = "bf16"
     """Weights and arithmetic of the model: `bf16` or `fp32`. What the optimizer updates is always float32."""
     seed: int = 0
@@ -75,7 +73,7 @@ class TrainConfig:
         _check_choice("train.method", self.method, ("full", "lora"))
         _check_choice("train.loss_on", self.loss_on, ("all", "middle"))
         _check_choice("train.precision", self.precision, ("bf16", "fp32"))
-        for name in ("steps", "rows_per_step", "rows_per_pass", "eot_weight"):
+        for name in ("steps", "rows_per_step", "rows_per_pass"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
 
