@@ -30,7 +30,8 @@ def progress(done):
 
 if __name__ == "__main__":
     corpus, tokenizer, out = Corpus.open(sys.argv[1]), Tokenizer.load(sys.argv[2]), Path(sys.argv[3])
-    compile_rows(corpus, tokenizer, RowsConfig(row_tokens=256, window_documents=64), 10**9, out, workers=2, progress=progress)
+    config = RowsConfig(row_tokens=256, window_documents=64)
+    compile_rows(corpus, tokenizer, config, 10**9, out, workers=2, progress=progress)
 """
 
 
