@@ -19,15 +19,16 @@ import json
 import math
 import multiprocessing
 import os
+import pickle
 import re
 import signal
 import tempfile
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -198,7 +199,6 @@ _packer: Packer | None = None  # of a worker process
 
 def _start_worker(config: RowsConfig, tokenizer: Tokenizer, texts_folder: Path, lifeline: Connection) -> None:
     global _packer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent's word counts
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     _packer = Packer(config, tokenizer, Texts(texts_folder))
 
@@ -209,9 +209,27 @@ def _end_with(lifeline: Connection) -> None:
     os._exit(0)
 
 
-def _work(epoch: int, number: int) -> list[list[Segment]]:
+def _work(folder: Path, epoch: int, number: int) -> Path:
+    """Make a window and leave it in a file.
+
+    A result as large as a window would cross the pool's pipe in parts, and a worker that ends between two of
+    them leaves the parent waiting for ever.
+    """
     assert _packer is not None
-    return _packer.window(epoch, number)
+    path = folder / f"window-{epoch}-{number}"
+    with path.open("wb") as file:
+        pickle.dump(_packer.window(epoch, number), file)
+    return path
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A worker begun in here never sees Ctrl-C, which reaches every process: the parent alone decides."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _all_windows(
@@ -231,19 +249,22 @@ def _all_windows(
         pool = ProcessPoolExecutor(workers, context, _start_worker, (config, tokenizer, texts_folder, lifeline))
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         stack.callback(held_end.close)
-        ahead: deque[tuple[int, Future[list[list[Segment]]]]] = deque()
-        for name in names:
-            ahead.append((name[0], pool.submit(_work, *name)))
-            if len(ahead) > 2 * workers:
-                epoch, rows = ahead.popleft()
-                try:
-                    made = rows.result()
-                except BrokenProcessPool as error:
-                    raise WorkError(
-                        f"one of the {workers} processes that compile rows was killed, perhaps for memory; no row "
-                        "is kept: start again with fewer data.workers or fewer data.window_documents"
-                    ) from error
-                yield epoch, made
+        ahead: deque[tuple[int, Future[Path]]] = deque()
+        try:
+            for name in names:
+                with _without_interrupts():
+                    ahead.append((name[0], pool.submit(_work, texts_folder, *name)))
+                if len(ahead) > 2 * workers:
+                    epoch, made = ahead.popleft()
+                    path = made.result()
+                    rows = pickle.loads(path.read_bytes())
+                    path.unlink()
+                    yield epoch, rows
+        except BrokenProcessPool as error:
+            raise WorkError(
+                f"one of the {workers} processes that compile rows was killed, perhaps for memory; no row is kept: "
+                "start again with fewer data.workers or fewer data.window_documents"
+            ) from error
 
 
 def compile_rows(
