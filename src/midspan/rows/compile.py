@@ -262,8 +262,8 @@ def _all_windows(
                     yield epoch, rows
         except BrokenProcessPool as error:
             raise WorkError(
-                f"one of the {workers} processes that compile rows was killed, perhaps for memory; no row is kept: "
-                "start again with fewer data.workers or fewer data.window_documents"
+                f"one of the {workers} processes that compile rows was killed, perhaps for memory; no row is "
+                "kept: start again with fewer data.workers or fewer data.window_documents"
             ) from error
 
 
