@@ -26,6 +26,7 @@ Left out: model types other than BPE, and byte-level files with `add_prefix_spac
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -202,6 +203,8 @@ class BpeBackend:
         absent = {i for i, piece in enumerate(self.pieces) if not piece}
         self.special_ids = frozenset(absent | {entry["id"] for entry in added.values()})
         self.has_leading_space = any(map(_prepends, [*_steps(definition["normalizer"], "normalizers"), *steps]))
+        self.composes = any(step["type"] == "NFC" for step in self.steps("normalizer", "normalizers"))
+        """Whether the vocabulary's normaliser composes characters (e and an accent become é)."""
         self._is_byte_level = bool(byte_level)
         self._byte_fallback = bool(model.get("byte_fallback"))
         self._engine = self._build_engine(source)
@@ -209,6 +212,10 @@ class BpeBackend:
         if self.has_leading_space:
             self._bare_engine = self._shell(leading_space=False)
             self._bare_engine.model = self._engine.model  # shared, not copied
+
+    def steps(self, section: str, key: str) -> list[Definition]:
+        """The steps of the definition's normaliser or pre-tokeniser."""
+        return _steps(self.definition[section], key)
 
     def _build_engine(self, source: str) -> tokenizers.Tokenizer:
         model = self.definition["model"]
@@ -267,7 +274,8 @@ class BpeBackend:
     @cached_property
     def _encodable_bytes(self) -> bytes | None:
         """Bytes that survive encoding, if the definition is one where that decides; otherwise None."""
-        if self._is_byte_level and self.definition["normalizer"] is None:
+        composes_at_most = all(step["type"] == "NFC" for step in self.steps("normalizer", "normalizers"))
+        if self._is_byte_level and composes_at_most:
             ordinary = self.ids.keys() - {self.pieces[i] for i in self.special_ids}
             return bytes(byte for symbol, byte in BYTE_OF_SYMBOL.items() if symbol in ordinary)
         return None
@@ -276,6 +284,8 @@ class BpeBackend:
         """Whether encoding loses nothing; None where only encoding and decoding can tell."""
         if self._encodable_bytes is None:
             return None
+        if self.composes and not unicodedata.is_normalized("NFC", text):
+            return False
         return not text.encode().translate(None, self._encodable_bytes)
 
     def with_special(self, pieces: Iterable[str]) -> "BpeBackend":
