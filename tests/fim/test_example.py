@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from fim.oracle import document_example, plain_example
 from midspan.errors import InputError
-from midspan.fim import Draws, Example, FimConfig, FimFormat, Split, document_example, infill_example, split
-from midspan.fim.example import plain_example
+from midspan.fim import Draws, Example, FimConfig, FimFormat, Split, infill_example, split
 from midspan.tokenizer import Tokenizer
 from tokenizer.strings import CODE, SPECIAL_LOOKING, fuzzed
 
@@ -182,7 +182,7 @@ def test_an_empty_middle_still_trains_eot(infilling: Vocabulary) -> None:
         ({"rate": 1.5}, r"fim\.rate is 1\.5; it must lie between 0 and 1"),
         ({"rate": float("nan")}, r"fim\.rate is nan"),
         ({"spm_rate": -0.1}, r"fim\.spm_rate is -0\.1"),
-        ({"spans": {"word": 1.0}}, r"fim\.spans has word = 1\.0; shares of uniform, line, lines, short"),
+        ({"spans": {"word": 1.0}}, r"fim\.spans has word = 1\.0; shares of uniform, line, lines, short, tree"),
         ({"spans": {"line": -1.0, "uniform": 2.0}}, r"fim\.spans has line = -1\.0"),
         ({"spans": {"uniform": float("nan")}}, r"fim\.spans has uniform = nan"),
         ({"spans": {"uniform": float("inf")}}, r"fim\.spans has uniform = inf"),

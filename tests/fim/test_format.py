@@ -242,3 +242,11 @@ def test_the_line_layout_moves_the_lines_beginning_behind_mid(name: str, infilli
         assert prompt[: mid + 1] == infill_prompt(tokenizer, fim, above, "\nS")
         assert tokenizer.decode(prompt[mid + 1 :]) == line, "no implicit space in front"
         assert above + line == prefix
+
+
+def test_a_layout_that_does_not_exist_is_refused() -> None:
+    tokenizer = vocabulary_of("midspan")
+    fim = FimFormat.detect(tokenizer)
+    assert fim is not None
+    with pytest.raises(InputError, match="there is no layout 'SPM'; use psm or line or spm"):
+        infill_prompt(tokenizer, fim, "a", "b", layout="SPM")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A document → the ids of one training example.
+"""A document → the ids of one training example; `batch.py` does the same for a window of documents at once.
 
     plain   BOS document EOS
     psm     BOS PRE prefix SUF suffix MID middle EOT
@@ -19,7 +19,8 @@ from typing import Literal
 
 from midspan.errors import InputError
 from midspan.fim.format import FimFormat
-from midspan.fim.split import SPANS, Draws, Split, split
+from midspan.fim.split import SPANS, Split
+from midspan.fim.trees import grammars
 from midspan.tokenizer import Tokenizer
 
 Form = Literal["plain", "psm", "spm"]
@@ -34,7 +35,7 @@ class FimConfig:
     spm_rate: float = 0.5
     """Share of the infilling examples in the SPM layout; the others are PSM."""
     spans: Mapping[str, float] = field(default_factory=lambda: {"uniform": 1.0})
-    """Share of each way of choosing the middle: `uniform` (the paper), `line`, `lines`, `short`."""
+    """Share of each way of choosing the middle: `uniform` (the paper), `line`, `lines`, `short`, `tree`."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "spm_rate"):
@@ -47,10 +48,10 @@ class FimConfig:
             raise InputError("fim.spans has no share above 0; give at least one, such as uniform = 1.0")
 
     def check(self, fim: FimFormat) -> None:
-        """Make sure that a vocabulary's family has the layouts that are asked for.
+        """Make sure that a vocabulary's family has the layouts that are asked for, and spans what they need.
 
         Raises:
-            InputError: it lacks one; the sentence names the share that does without it.
+            InputError: something is lacking; the sentence names the share that does without it.
         """
         for layout, share, remedy in (("psm", 1 - self.spm_rate, 1), ("spm", self.spm_rate, 0)):
             if share > 0 and self.rate > 0 and layout not in fim.layouts:
@@ -58,21 +59,21 @@ class FimConfig:
                     f"fim.spm_rate is {self.spm_rate}, but the {fim.family.name} family has no {layout!r} layout; "
                     f"give fim.spm_rate the value {remedy}"
                 )
+        if self.spans.get("tree", 0) > 0 and not grammars():
+            raise InputError(
+                f"fim.spans has tree = {self.spans['tree']}, which needs tree-sitter and its grammars; install "
+                "them with `pip install 'midspan[tree]'`, or take tree out"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One document, ready to be packed."""
+    """One infilling example."""
 
     ids: list[int]
     form: Form
     num_middle: int
-    """How many of the last ids stand for the middle and EOT (0 for a plain document)."""
-
-
-def plain_example(tokenizer: Tokenizer, text: str) -> Example:
-    """A document to be read from left to right."""
-    return Example(bos_of(tokenizer) + tokenizer.encode(text) + eos_of(tokenizer), "plain", 0)
+    """How many of the last ids stand for the middle and EOT."""
 
 
 def bos_of(tokenizer: Tokenizer) -> list[int]:
@@ -104,13 +105,3 @@ def count_middle(tokenizer: Tokenizer, joint_ids: list[int], middle_bytes: int) 
         count += 1
         middle_bytes -= len(tokenizer.piece_bytes(joint_ids[-count]))
     return count
-
-
-def document_example(
-    tokenizer: Tokenizer, fim: FimFormat | None, config: FimConfig, text: str, draws: Draws
-) -> Example:
-    """A whole document as the recipe wants it: infilling at `config.rate`, PSM or SPM, else plain."""
-    if fim is None or draws.unit() >= config.rate:
-        return plain_example(tokenizer, text)
-    layout: Literal["psm", "spm"] = "spm" if draws.unit() < config.spm_rate else "psm"
-    return infill_example(tokenizer, fim, split(text, draws, config.spans), layout)

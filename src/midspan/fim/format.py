@@ -152,8 +152,10 @@ class FimFormat:
         """The order of sentinels and parts of a layout, as words.
 
         Raises:
-            InputError: the family was not trained on it.
+            InputError: it is no layout, or the family was not trained on it.
         """
+        if layout not in LAYOUTS:
+            raise InputError(f"there is no layout {layout!r}; use {' or '.join(self.layouts)}")
         order = self.family.spm if layout == "spm" else self.family.psm
         if order is None:
             raise InputError(

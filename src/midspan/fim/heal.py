@@ -14,6 +14,7 @@ The tokens taken back are never special ones: a prompt that ends in a sentinel, 
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
@@ -53,15 +54,10 @@ class Healer:
     def allowed(self, owed: bytes) -> list[int]:
         """Ids that agree with the bytes owed: those that begin with them, and those that they begin with."""
         beginnings = [owed[:end] for end in range(1, len(owed))]
-        longer = self._sorted[bisect_left(self._sorted, owed) : bisect_right(self._sorted, owed + b"\xff" * 8)]
-        return [
-            token_id
-            for data in (
-                *filter(self._ids.__contains__, beginnings),
-                *filter(lambda d: d.startswith(owed), longer),
-            )
-            for token_id in self._ids[data]
-        ]
+        from_here = itertools.islice(self._sorted, bisect_left(self._sorted, owed), None)
+        longer = itertools.takewhile(lambda data: data.startswith(owed), from_here)
+        pieces = (*(data for data in beginnings if data in self._ids), *longer)
+        return [token_id for data in pieces for token_id in self._ids[data]]
 
     def _extended(self, data: bytes) -> bool:
         """Whether some token begins with `data` and goes on."""
