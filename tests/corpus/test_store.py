@@ -5,7 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from midspan.corpus import Corpus, build
+from midspan.corpus import Corpus, CorpusConfig, build
 from midspan.corpus import store as store_module
 from midspan.errors import InputError
 
@@ -18,12 +18,12 @@ def sources(tree):
 
 @pytest.fixture
 def folder(sources, tmp_path):
-    build([str(sources)], tmp_path / "corpus", held_out=["package3"])
+    build([str(sources)], tmp_path / "corpus", CorpusConfig(held_out=("package3",)))
     return tmp_path / "corpus"
 
 
 def test_every_column_of_every_row(folder):
-    rows = pq.read_table(folder / "files.parquet").to_pylist()
+    rows = [row for path in (folder / "files").iterdir() for row in pq.read_table(path).to_pylist()]
     by_path = {row["path"]: row for row in rows}
     assert len(by_path) == len(rows) == 102
     text = "value_3 = 3\n" * 9
@@ -34,12 +34,21 @@ def test_every_column_of_every_row(folder):
         "path": "package3/file3.py",
         "commit": None,
         "language": "python",
+        "encoding": "utf-8",
         "bytes": len(text),
         "lines": 9,
         "split": "held_out",
         "decision": "kept",
         "reason": None,
+        "detail": None,
+        "licences": [],
+        "secrets": 0,
+        "emails": 0,
+        "ips": 0,
+        "contamination": None,
+        "cluster": None,
         "duplicate_of": None,
+        "similarity": None,
         "text": text,
     }
     blob, copy = by_path["package0/blob.py"], by_path["package1/copy.py"]
@@ -53,17 +62,11 @@ def test_every_column_of_every_row(folder):
     assert by_path["package1/file8.py"]["text"] is None
 
 
-def test_rows_stand_in_reading_order(folder):
-    table = pq.read_table(folder / "files.parquet", columns=["split", "path"]).to_pylist()
-    assert table == sorted(table, key=lambda row: (row["split"] != "held_out", row["path"].encode()))
-
-
 def test_documents_come_back_with_their_ids_in_a_stable_order(folder, sources):
     corpus = Corpus.open(folder)
     for split, groups in (("train", {0, 1, 2, 4, 5, 6}), ("held_out", {3})):
         documents = list(corpus.documents(split))
         assert documents == list(corpus.documents(split))
-        assert [document.id for document in documents] == corpus.ids(split).tolist()
         assert {document.group for document in documents} == {f"package{index}" for index in groups}
         for document in documents:
             assert (sources / document.path).read_text() == document.text
@@ -71,18 +74,19 @@ def test_documents_come_back_with_their_ids_in_a_stable_order(folder, sources):
 
 
 def test_small_row_groups_change_nothing_but_their_number(folder, sources, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "ROW_GROUP_BYTES", 1000)
-    build([str(sources)], tmp_path / "small", held_out=["package3"])
+    monkeypatch.setattr(store_module, "ROW_GROUP_BYTES", 500)
+    build([str(sources)], tmp_path / "small", CorpusConfig(held_out=("package3",)))
     small, large = Corpus.open(tmp_path / "small"), Corpus.open(folder)
-    metadata = pq.ParquetFile(tmp_path / "small/files.parquet").metadata
-    assert metadata.num_row_groups > 10
-    assert all(metadata.row_group(index).num_rows <= 12 for index in range(metadata.num_row_groups))
+    for path in (tmp_path / "small" / "files").iterdir():
+        metadata = pq.ParquetFile(path).metadata
+        assert metadata.num_row_groups > 1
+        assert all(metadata.row_group(index).num_rows <= 6 for index in range(metadata.num_row_groups))
     assert small.fingerprint == large.fingerprint
     assert list(small.documents()) == list(large.documents())
 
 
 def test_the_manifest_survives_the_disk(sources, tmp_path):
-    manifest = build([str(sources)], tmp_path / "corpus", held_out=["package3"])
+    manifest = build([str(sources)], tmp_path / "corpus", CorpusConfig(held_out=("package3",)))
     assert Corpus.open(tmp_path / "corpus").manifest == manifest
     assert manifest.files == 102 == sum(manifest.kept.values()) + sum(manifest.dropped.values())
     assert manifest.dropped == {"binary": 1, "exact duplicate": 1}
@@ -101,6 +105,10 @@ def test_an_unknown_split_is_said(folder):
         list(Corpus.open(folder).documents("test"))
 
 
+def first_file(folder):
+    return sorted((folder / "files").iterdir())[0]
+
+
 def edit_manifest(folder, **changes):
     path = folder / "corpus.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -115,17 +123,16 @@ def truncate(path, share):
     ("damage", "sentence"),
     [
         (lambda folder: (folder / "corpus.json").unlink(), "is not a whole corpus"),
-        (lambda folder: (folder / "files.parquet").unlink(), "is not a whole corpus"),
+        (lambda folder: first_file(folder).unlink(), "is damaged"),
         (lambda folder: truncate(folder / "corpus.json", 0.5), "corpus.json is damaged"),
         (lambda folder: (folder / "corpus.json").write_bytes(b"\xff\xfe"), "corpus.json is damaged"),
         (lambda folder: (folder / "corpus.json").write_text("[]"), "corpus.json is damaged"),
         (lambda folder: (folder / "corpus.json").write_text("{}"), "corpus.json is damaged"),
         (lambda folder: edit_manifest(folder, extra=1), "corpus.json is damaged"),
-        (lambda folder: edit_manifest(folder, schema_version=99), "has format 99, this Midspan reads 1"),
-        (lambda folder: edit_manifest(folder, fingerprint="0"), "does not belong to this corpus.json"),
-        (lambda folder: truncate(folder / "files.parquet", 0.5), "files.parquet is damaged"),
-        (lambda folder: truncate(folder / "files.parquet", 0), "files.parquet is damaged"),
-        (lambda folder: (folder / "files.parquet").write_bytes(b"garbage" * 99), "files.parquet is damaged"),
+        (lambda folder: edit_manifest(folder, schema_version=99), "has format 99, this Midspan reads 2"),
+        (lambda folder: truncate(first_file(folder), 0.5), "is damaged"),
+        (lambda folder: truncate(first_file(folder), 0), "is damaged"),
+        (lambda folder: first_file(folder).write_bytes(b"garbage" * 99), "is damaged"),
     ],
 )
 def test_damage_is_told_on_opening(folder, damage, sentence):
@@ -135,13 +142,14 @@ def test_damage_is_told_on_opening(folder, damage, sentence):
 
 
 def test_a_flipped_byte_of_text_is_told_on_reading(folder):
-    column = pq.ParquetFile(folder / "files.parquet").metadata.row_group(0).column(12)
-    assert column.path_in_schema == "text"
-    path = folder / "files.parquet"
+    path = first_file(folder)
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    column = columns["text"]
     data = bytearray(path.read_bytes())
     data[column.data_page_offset + column.total_compressed_size // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"files\.parquet is damaged .*; build the corpus again"):
+    with pytest.raises(InputError, match=r"\.parquet is damaged .*; build the corpus again"):
         list(Corpus.open(folder).documents())
 
 

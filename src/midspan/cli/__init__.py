@@ -6,6 +6,7 @@ one sentence on standard error, without a traceback.
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import typer
@@ -52,6 +53,11 @@ def main() -> None:
         _fail(error, 1)
     except KeyboardInterrupt:
         _fail("interrupted", 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        _fail(f"the disk is full{where}; make room and run the same command again: what is finished is kept", 1)
 
 
 def _fail(error: Exception | str, code: int) -> None:

@@ -1,11 +1,25 @@
-"""Sources → documents: folders and git repositories become a corpus with a decision for every file.
+"""Sources → documents: repositories, archives and datasets become a corpus with a decision for every file.
 
-`build` reads sources and writes a corpus folder, `Corpus.open` reads it back. `document.py` says what a
-document is, `ingest.py` how a file is judged, `split.py` what is held out, `store.py` how it lies on disk.
+`build` makes a corpus folder or brings it up to date, `remove` takes repositories out, `Corpus.open` reads it.
+The way of a file: `sources/` lists and reads it, `examine.py` judges it by itself, `relate.py` beside the others,
+`store.py` says how it lies on disk, `card.py` what a corpus holds. `engine.py` is where the work runs.
 """
 
-from midspan.corpus.build import Progress, build
+from midspan.corpus.build import build, remove
+from midspan.corpus.config import CorpusConfig, Progress, Report
 from midspan.corpus.document import HELD_OUT, TRAIN, Document, Reason
 from midspan.corpus.store import Corpus, Manifest
 
-__all__ = ["HELD_OUT", "TRAIN", "Corpus", "Document", "Manifest", "Progress", "Reason", "build"]
+__all__ = [
+    "HELD_OUT",
+    "TRAIN",
+    "Corpus",
+    "CorpusConfig",
+    "Document",
+    "Manifest",
+    "Progress",
+    "Reason",
+    "Report",
+    "build",
+    "remove",
+]

@@ -1,20 +1,20 @@
-"""A corpus on disk: a folder with one Parquet file and one manifest.
+"""A corpus on disk: a folder of Parquet files, one row for every file found, and one manifest.
 
     my-corpus/
-      files.parquet   one row per file found, kept or dropped: id, source, group, path, commit, language,
-                      bytes, lines, split, decision, reason, duplicate_of, text (null when dropped)
-      corpus.json     manifest: versions, parameters, sources with commits, counts, fingerprint
+      corpus.json       manifest: settings, sources with commits, files with counts, removed groups, fingerprint
+      files/*.parquet   what was found, kept or dropped, with every decision; the text of what was kept
+      cache/            what a later build reuses; may be deleted at any time
 
-Rows stand in reading order: held-out files first, then training files, each by source and path. Row groups
-hold about 16 MiB of text, so that writing and reading take bounded memory whatever the size of the corpus.
-The folder is written under another name beside its place and renamed when complete: it is whole or absent.
+The manifest is the commit marker: files carry the hash of what they hold in their name, new ones are written
+beside the old, then the manifest is replaced in one step and what it no longer names is deleted. A build that
+was killed anywhere leaves the former corpus, or none, and files that the next build takes up.
 
-The fingerprint covers the ids and splits of the kept files in order, and an id covers the text, so two
-corpora with one fingerprint give the same documents. Nothing written depends on the clock or the machine.
-
-Left out on purpose: shards (one file is enough until more than one process writes), and access to a document
-by its index, which would cost a row group of decompression for each.
+Rows stand by source, shard and path. Row groups hold about 16 MiB of text, so that reading takes bounded memory.
+The fingerprint covers the ids and splits of the kept files in order, and an id covers the text, so two corpora
+with one fingerprint give the same documents. Nothing written depends on the clock or the machine.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,19 +31,19 @@ import pyarrow.parquet as pq
 import xxhash
 
 from midspan import __version__
-from midspan.corpus.document import SPLITS, TRAIN, Document, Record
-from midspan.corpus.quality import line_count
+from midspan.corpus.document import SPLITS, TRAIN, Document
 from midspan.errors import InputError
-from midspan.files import write_json
+from midspan.files import atomic_file, write_json
 
-SCHEMA_VERSION = 1
-FILES_NAME = "files.parquet"
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "corpus.json"
+FILES, CACHE, PARTS, LOCK = "files", "cache", "parts", ".lock"
 KEPT, DROPPED = "kept", "dropped"
 
 ROW_GROUP_BYTES = 16 << 20
 ROW_GROUP_ROWS = 16_384
 
+STRINGS = pa.list_(pa.string())
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.uint64()),  # null where the file was never decoded
@@ -52,15 +52,47 @@ SCHEMA = pa.schema(
         pa.field("path", pa.string(), nullable=False),
         pa.field("commit", pa.string()),
         pa.field("language", pa.string(), nullable=False),
+        pa.field("encoding", pa.string()),
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("lines", pa.int64()),
         pa.field("split", pa.string(), nullable=False),
         pa.field("decision", pa.string(), nullable=False),
         pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("licences", STRINGS),
+        pa.field("secrets", pa.int32()),
+        pa.field("emails", pa.int32()),
+        pa.field("ips", pa.int32()),
+        pa.field("contamination", STRINGS),
+        pa.field("cluster", pa.uint64()),
         pa.field("duplicate_of", pa.string()),
+        pa.field("similarity", pa.float32()),
         pa.field("text", pa.string()),
     ]
 )
+"""Columns of `files/*.parquet`; docs/corpus.md says what each holds."""
+
+_DICTIONARIES = [
+    *("source", "group", "commit", "language", "encoding", "split", "decision", "reason"),
+    "licences.list.element",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """One Parquet file of a corpus, as the manifest names it. Sizes are bytes of kept text."""
+
+    name: str
+    part: str
+    source: str
+    commit: str | None
+    rows: int
+    kept: Mapping[str, int]
+    kept_bytes: Mapping[str, int]
+    dropped: Mapping[str, int]
+    languages: Mapping[str, int]
+    held_out_groups: tuple[str, ...]
+    fingerprint: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,30 +103,68 @@ class Manifest:
     midspan_version: str
     parameters: Mapping[str, Any]
     sources: tuple[Mapping[str, str | None], ...]
-    files: int
-    kept: Mapping[str, int]
-    kept_bytes: Mapping[str, int]
-    dropped: Mapping[str, int]
-    languages: Mapping[str, int]
-    held_out_groups: tuple[str, ...]
+    removed: tuple[str, ...]
+    stored: tuple[StoredFile, ...]
     fingerprint: str
 
+    @property
+    def files(self) -> int:
+        """Files found."""
+        return sum(stored.rows for stored in self.stored)
+
+    @property
+    def kept(self) -> Mapping[str, int]:
+        """Kept files by split."""
+        return {split: sum(stored.kept.get(split, 0) for stored in self.stored) for split in SPLITS}
+
+    @property
+    def kept_bytes(self) -> Mapping[str, int]:
+        """Bytes of kept text by split."""
+        return {split: sum(stored.kept_bytes.get(split, 0) for stored in self.stored) for split in SPLITS}
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Dropped files by reason, the most frequent first."""
+        return dict(sum((Counter(stored.dropped) for stored in self.stored), Counter[str]()).most_common())
+
+    @property
+    def languages(self) -> Mapping[str, int]:
+        """Kept files by language, the most frequent first."""
+        return dict(sum((Counter(stored.languages) for stored in self.stored), Counter[str]()).most_common())
+
+    @property
+    def held_out_groups(self) -> tuple[str, ...]:
+        """Groups of which something was kept for evaluation."""
+        return tuple(sorted({group for stored in self.stored for group in stored.held_out_groups}))
+
+    def summary(self) -> dict[str, Any]:
+        """What is shown of a manifest: everything but the list of stored files."""
+        shown = {name: getattr(self, name) for name in ("files", "kept", "kept_bytes", "dropped", "languages")}
+        own = {name: value for name, value in asdict(self).items() if name != "stored"}
+        return own | shown | {"held_out_groups": self.held_out_groups}
+
+    def write(self, folder: Path) -> None:
+        """Make this the manifest of a corpus folder, in one step."""
+        write_json(folder / MANIFEST_NAME, asdict(self))
+
     @classmethod
-    def read(cls, folder: Path) -> "Manifest":
+    def read(cls, folder: Path) -> Manifest:
         """Read a corpus folder's manifest; InputError if the folder is no whole corpus of this version."""
         path = folder / MANIFEST_NAME
         if not folder.is_dir():
             raise InputError(f"there is no corpus at {folder}; build one with `midspan corpus build`")
-        if not path.is_file() or not (folder / FILES_NAME).is_file():
-            raise InputError(
-                f"{folder} is not a whole corpus ({MANIFEST_NAME} and {FILES_NAME} are expected); build one"
-            )
+        if not path.is_file():
+            raise InputError(f"{folder} is not a whole corpus ({MANIFEST_NAME} is expected); build one")
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             version = found["schema_version"]
             if version == SCHEMA_VERSION:
-                lists = {name: tuple(found[name]) for name in ("sources", "held_out_groups")}
-                return cls(**(found | lists))
+                stored = tuple(
+                    StoredFile(**(one | {"held_out_groups": tuple(one["held_out_groups"])}))
+                    for one in found["stored"]
+                )
+                lists = {name: tuple(found[name]) for name in ("sources", "removed")}
+                return cls(**(found | lists | {"stored": stored}))
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path} is damaged ({error}); build the corpus again") from None
         raise InputError(
@@ -102,189 +172,152 @@ class Manifest:
         )
 
 
-class _Fingerprint:
-    def __init__(self) -> None:
-        self._hash = xxhash.xxh3_128()
+def manifest_of(
+    *,
+    parameters: Mapping[str, Any],
+    sources: tuple[Mapping[str, str | None], ...],
+    removed: tuple[str, ...],
+    stored: tuple[StoredFile, ...],
+) -> Manifest:
+    """The manifest of these files in this order."""
+    fingerprints = "".join(one.fingerprint for one in stored if sum(one.kept.values()))
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        midspan_version=__version__,
+        parameters=parameters,
+        sources=sources,
+        removed=removed,
+        stored=stored,
+        fingerprint=xxhash.xxh3_128_hexdigest(fingerprints.encode()),
+    )
 
-    def add(self, ids: "pa.Array", splits: "pa.Array") -> None:
-        codes = pc.index_in(splits, pa.array(SPLITS)).to_numpy(zero_copy_only=False)
-        table = np.stack([ids.to_numpy(zero_copy_only=False), codes.astype(np.uint64)], axis=1)
-        self._hash.update(table.astype("<u8").tobytes())
 
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
-
-
-def check_place(folder: Path, *, overwrite: bool) -> None:
-    """InputError unless a corpus may be put at `folder`.
-
-    Nothing may stand there; with `overwrite`, a corpus (whole or damaged) or an empty folder may: no other
-    files are ever deleted.
-    """
+def check_place(folder: Path) -> None:
+    """InputError unless a corpus may be put at `folder`: nothing, an empty folder or a corpus stands there."""
     if os.path.lexists(folder):
-        if not overwrite:
-            raise InputError(f"{folder} is there already; choose another folder, or ask to overwrite it")
-        if not folder.is_dir() or not {FILES_NAME, MANIFEST_NAME}.issuperset(os.listdir(folder)):
-            raise InputError(f"{folder} holds more than a corpus, so it is not overwritten; choose another")
+        if not folder.is_dir():
+            raise InputError(f"{folder} is there already and no folder; choose another place")
+        strange = set(os.listdir(folder)) - {MANIFEST_NAME, FILES, CACHE, LOCK}
+        if strange := {name for name in strange if not name.startswith(f".{MANIFEST_NAME}.tmp-")}:
+            raise InputError(f"{folder} holds more than a corpus ({min(strange)!r}); choose another folder")
 
 
-class CorpusWriter:
-    """Writes a corpus into an empty folder; it is whole once `finish` has returned.
-
-    Use as a context manager.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._records: list[Record] = []
-        self._batch_bytes = 0
-        self._fingerprint = _Fingerprint()
-        self.files = 0
-        self.kept: Counter[str] = Counter()
-        self.kept_bytes: Counter[str] = Counter()
-        self.dropped: Counter[str] = Counter()
-        self.languages: Counter[str] = Counter()
-        self._held_out_groups: set[str] = set()
-
-    def __enter__(self) -> Self:
-        dictionary = [name for name in SCHEMA.names if name not in ("id", "path", "bytes", "lines", "text")]
-        self._parquet = pq.ParquetWriter(
-            self._folder / FILES_NAME,
-            SCHEMA,
-            compression="zstd",
-            use_dictionary=dictionary,
-            write_statistics=["split", "decision"],
-            write_page_checksum=True,
-        )
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._parquet.close()
-
-    def add(self, record: Record) -> None:
-        """Take one record, in reading order."""
-        self.files += 1
-        if record.reason is None:
-            self.kept[record.split] += 1
-            self.kept_bytes[record.split] += record.size
-            self.languages[record.language] += 1
-            if record.split != TRAIN:
-                self._held_out_groups.add(record.group)
-        else:
-            self.dropped[str(record.reason)] += 1
-        self._records.append(record)
-        self._batch_bytes += record.size if record.text is not None else 0
-        if self._batch_bytes >= ROW_GROUP_BYTES or len(self._records) >= ROW_GROUP_ROWS:
-            self._write_row_group()
-
-    def _write_row_group(self) -> None:
-        rows = [_row(record) for record in self._records]
-        batch = pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
-        self._parquet.write_batch(batch)
-        kept = batch.filter(pc.equal(batch["decision"], KEPT))
-        self._fingerprint.add(kept["id"], kept["split"])
-        self._records, self._batch_bytes = [], 0
-
-    def finish(self, parameters: Mapping[str, Any], sources: tuple[Mapping[str, str | None], ...]) -> Manifest:
-        """Write what is left and the manifest."""
-        if self._records:
-            self._write_row_group()
-        self._parquet.close()
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            midspan_version=__version__,
-            parameters=parameters,
-            sources=sources,
-            files=self.files,
-            kept={split: self.kept[split] for split in SPLITS},
-            kept_bytes={split: self.kept_bytes[split] for split in SPLITS},
-            dropped=dict(self.dropped.most_common()),
-            languages=dict(self.languages.most_common()),
-            held_out_groups=tuple(sorted(self._held_out_groups)),
-            fingerprint=self._fingerprint.hexdigest(),
-        )
-        write_json(self._folder / MANIFEST_NAME, asdict(manifest))
-        return manifest
+def write_file(folder: Path, name: str, part: str, source: str, commit: str | None, table: pa.Table) -> StoredFile:
+    """Write rows (`SCHEMA`) as one file of a corpus and count them."""
+    kept = table.filter(pc.equal(table["decision"], KEPT))
+    path = folder / FILES / name
+    if not path.exists():
+        with atomic_file(path) as aside:
+            _write_rows(aside, table)
+    splits, sizes = kept["split"].to_pylist(), kept["bytes"].to_pylist()
+    kept_bytes: Counter[str] = Counter()
+    for split, size in zip(splits, sizes, strict=True):
+        kept_bytes[split] += size
+    held_out = kept.filter(pc.not_equal(kept["split"], TRAIN))
+    dropped = [reason for reason in table["reason"].to_pylist() if reason is not None]
+    return StoredFile(
+        name=name,
+        part=part,
+        source=source,
+        commit=commit,
+        rows=table.num_rows,
+        kept=dict(sorted(Counter(splits).items())),
+        kept_bytes=dict(sorted(kept_bytes.items())),
+        dropped=dict(sorted(Counter(dropped).items())),
+        languages=dict(sorted(Counter(kept["language"].to_pylist()).items())),
+        held_out_groups=tuple(sorted(set(held_out["group"].to_pylist()))),
+        fingerprint=_fingerprint(kept),
+    )
 
 
-def _row(record: Record) -> dict[str, Any]:
-    kept = record.reason is None
-    decoded = record.text is not None
-    return {
-        "id": record.document().id if decoded else None,
-        "source": record.source,
-        "group": record.group,
-        "path": record.path,
-        "commit": record.commit,
-        "language": record.language,
-        "bytes": record.size,
-        "lines": line_count(record.text) if record.text is not None else None,
-        "split": record.split,
-        "decision": KEPT if kept else DROPPED,
-        "reason": None if kept else str(record.reason),
-        "duplicate_of": record.duplicate_of,
-        "text": record.text if kept else None,
-    }
+def _write_rows(path: Path, table: pa.Table) -> None:
+    writer = pq.ParquetWriter(
+        path,
+        SCHEMA,
+        compression="zstd",
+        use_dictionary=_DICTIONARIES,
+        write_statistics=["split", "decision"],
+        write_page_checksum=True,
+    )
+    with writer:
+        for rows in row_groups(table):
+            writer.write_table(rows)
+
+
+def row_groups(table: pa.Table) -> Iterator[pa.Table]:
+    """A table in runs of about `ROW_GROUP_BYTES` of text."""
+    sizes = np.array(pc.fill_null(pc.binary_length(table["text"]), 0))
+    starts, held = [0], 0
+    for index, size in enumerate(sizes):
+        held += int(size)
+        if held >= ROW_GROUP_BYTES or index - starts[-1] >= ROW_GROUP_ROWS:
+            starts.append(index + 1)
+            held = 0
+    for start, end in zip(starts, [*starts[1:], table.num_rows], strict=True):
+        if end > start:
+            yield table.slice(start, end - start)
+
+
+def _fingerprint(kept: pa.Table) -> str:
+    codes = np.array(pc.index_in(kept["split"], pa.array(SPLITS))).astype(np.uint64)
+    pairs = np.stack([np.array(kept["id"]).astype(np.uint64), codes], axis=1)
+    return xxhash.xxh3_128_hexdigest(pairs.astype("<u8").tobytes())
 
 
 class Corpus:
     """Reads a corpus. `Corpus.open` checks that it is whole; page checksums are checked as text is read."""
 
-    def __init__(self, folder: Path, manifest: Manifest, parquet: pq.ParquetFile) -> None:
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._parquet = parquet
 
     @classmethod
-    def open(cls, folder: Path | str) -> "Corpus":
+    def open(cls, folder: Path | str) -> Corpus:
         """Open a corpus folder; InputError if it is absent, incomplete or damaged."""
         folder = Path(folder)
         manifest = Manifest.read(folder)
-        fingerprint, num_rows = _Fingerprint(), 0
-        try:
-            parquet = pq.ParquetFile(folder / FILES_NAME, page_checksum_verification=True)
-            for index in range(parquet.num_row_groups):
-                table = parquet.read_row_group(index, columns=["id", "split", "decision"])
-                num_rows += table.num_rows
-                kept = table.filter(pc.equal(table["decision"], KEPT))
-                fingerprint.add(kept["id"], kept["split"])
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise _damaged(folder, str(error)) from None
-        if num_rows != manifest.files or fingerprint.hexdigest() != manifest.fingerprint:
-            raise _damaged(folder, f"it does not belong to this {MANIFEST_NAME}")
-        return cls(folder, manifest, parquet)
+        for stored in manifest.stored:
+            path = folder / FILES / stored.name
+            try:
+                num_rows = pq.read_metadata(path).num_rows
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(path, str(error)) from None
+            if num_rows != stored.rows:
+                raise _damaged(path, f"it has {num_rows} rows and {MANIFEST_NAME} says {stored.rows}")
+        return cls(folder, manifest)
 
     @property
     def fingerprint(self) -> str:
         """Names the kept documents and their order, for a run's resume state."""
         return self.manifest.fingerprint
 
-    def ids(self, split: str = TRAIN) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
-        """Ids of a split's documents, in the order of `documents`."""
-        found = [rows["id"].to_numpy() for rows in self._kept(split, ["id"])]
-        return np.concatenate(found) if found else np.empty(0, np.uint64)
-
     def documents(self, split: str = TRAIN) -> Iterator[Document]:
         """The documents of a split, always in the same order; about 16 MiB of text are held at a time."""
-        columns = ["source", "group", "path", "text", "language", "commit"]
-        for rows in self._kept(split, columns):
-            for row in rows.to_pylist():
-                yield Document(**row)
-
-    def _kept(self, split: str, columns: list[str]) -> Iterator["pa.Table"]:
-        """Kept rows of a split, row group by row group; groups that hold none are not read."""
         if split not in SPLITS:
             raise InputError(f"no split is called {split!r}; a corpus has {SPLITS[0]!r} and {SPLITS[1]!r}")
+        columns = ["source", "group", "path", "text", "language", "commit"]
+        for stored in self.manifest.stored:
+            if stored.kept.get(split):
+                for rows in self._rows(stored, ["split", "decision", *columns]):
+                    wanted = pc.and_(pc.equal(rows["split"], split), pc.equal(rows["decision"], KEPT))
+                    for row in rows.filter(wanted).select(columns).to_pylist():
+                        yield Document(**row)
+
+    def rows(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Some columns of every row, kept or dropped, a few thousand rows at a time."""
+        for stored in self.manifest.stored:
+            yield from self._rows(stored, columns)
+
+    def _rows(self, stored: StoredFile, columns: list[str]) -> Iterator[pa.Table]:
+        path = self.folder / FILES / stored.name
         try:
-            for index in range(self._parquet.num_row_groups):
-                judged = self._parquet.read_row_group(index, columns=["split", "decision"])
-                wanted = pc.and_(pc.equal(judged["split"], split), pc.equal(judged["decision"], KEPT))
-                if pc.any(wanted).as_py():
-                    yield self._parquet.read_row_group(index, columns=columns).filter(wanted)
+            with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+                for index in range(parquet.num_row_groups):
+                    yield parquet.read_row_group(index, columns=columns)
         except (pa.ArrowException, OSError) as error:
-            raise _damaged(self.folder, str(error)) from None
+            raise _damaged(path, str(error)) from None
 
 
-def _damaged(folder: Path, why: str) -> InputError:
+def _damaged(path: Path, why: str) -> InputError:
     first_line = why.splitlines()[0].rstrip(".") if why else "unreadable"
-    return InputError(f"{folder / FILES_NAME} is damaged ({first_line}); build the corpus again")
+    return InputError(f"{path} is damaged ({first_line}); build the corpus again")
