@@ -3,33 +3,36 @@
 import multiprocessing
 import os
 import signal
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xxhash
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
-from midspan.corpus import Corpus
+from midspan.corpus import Corpus, Document
 from midspan.errors import InputError, WorkError
 from midspan.fim import Draws, FimConfig, FimFormat, split, with_sentinels
-from midspan.rows import FORMS, Rows, RowsConfig, compile_rows
-from midspan.rows.compile import pieces_of, segments_of, shuffled
+from midspan.rows import FORMS, Rows, RowsConfig, Source, compile_rows, rows_fingerprint
 from midspan.tokenizer import Tokenizer
 from rows.conftest import STDLIB, text_of
 from vocabularies import byte_vocabulary, small_vocabulary
 
 MakeCorpus = Callable[[Mapping[str, str]], Corpus]
+HASHES = ["1c7ac7f983d7aa4b", "176f70098a43ef03", "d4a6987768b3dd39", "6a5c5dc79f23ccde"]
 SMALL = RowsConfig(row_tokens=256, window_documents=40, seed=3)
-FILES = {"bounds.npy", "rows.json", "segments.bin", "tokens.bin"}
 
 
 def compiled(corpus: Corpus, tokenizer: Tokenizer, config: RowsConfig, num_rows: int, folder: Path) -> Rows:
-    compile_rows(corpus, tokenizer, config, num_rows, folder / "rows")
+    compile_rows([Source(corpus=corpus)], tokenizer, config, num_rows, folder / "rows")
     return Rows(folder / "rows")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def segments(rows: Rows) -> list[tuple[int, str, int, list[int]]]:
@@ -69,24 +72,27 @@ def test_every_segment_is_a_document_or_a_piece_of_one(
     infilled = counts["psm"] + counts["spm"]
     assert manifest["fim_rate"] == infilled / (infilled + counts["plain"])
     assert (manifest["num_rows"], manifest["row_tokens"], len(rows)) == (400, 256, 400)
-    assert set(os.listdir(tmp_path / "rows")) == FILES
+    files = [f"rows-0-{n:05d}.{kind}" for n in range(len(manifest["shards"][0])) for kind in ("bin", "idx")]
+    assert set(os.listdir(tmp_path / "rows")) == {"rows.json", "order.bin", *files}
 
 
 def test_segments_cover_their_row_and_padding_follows(
     functions: Corpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     rows = compiled(functions, tokenizer, SMALL, 60, tmp_path)
-    data = (tmp_path / "rows" / "tokens.bin").read_bytes()
-    assert len(data) == 60 * 256 * 2
+    windows = [path.read_bytes() for path in sorted((tmp_path / "rows").glob("*.bin")) if "rows" in path.name]
+    data = b"".join(windows)
+    assert len(data) >= 60 * 256 * 2
     padded = 0
     for number in range(60):
         row = rows[number]
         assert row.bounds[0] == 0
         assert row.bounds[-1] == len(row.ids) <= 256
         assert all(a < b for a, b in zip(row.bounds, row.bounds[1:], strict=False))
-        padding = data[(number * 256 + len(row.ids)) * 2 : (number + 1) * 256 * 2]
-        assert padding == bytes(len(padding))
-        padded += len(padding) > 0
+        stored = np.frombuffer(data[number * 512 : (number + 1) * 512], "<u2")
+        assert (stored[: len(row.ids)] == row.ids).all()
+        assert not stored[len(row.ids) :].any()
+        padded += len(row.ids) < 256
     assert padded > 5
 
 
@@ -98,7 +104,7 @@ def test_an_epoch_has_every_document_once_and_the_next_another_order_and_other_s
     config = RowsConfig(row_tokens=35, window_documents=16, fim=FimConfig(rate=1.0))
     rows = compiled(corpus, tokenizer, config, 180, tmp_path)
     assert all(len(rows[number].segments) == 1 for number in range(180))
-    assert rows.manifest["epochs_begun"] == 3
+    assert rows.manifest["sources"][0]["epochs"] == pytest.approx(3)
     epochs = [segments(rows)[start : start + 60] for start in (0, 60, 120)]
     ids = [document.id for document in corpus.documents("train")]
     orders = [[document for document, *_ in epoch] for epoch in epochs]
@@ -122,17 +128,28 @@ def test_an_epoch_has_every_document_once_and_the_next_another_order_and_other_s
 def test_any_number_of_workers_and_rows_gives_the_same_bytes(
     functions: Corpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    contents = defaultdict(dict)
-    for workers, num_rows in ((1, 150), (2, 150), (1, 40)):
+    found = {}
+    for workers, num_rows in ((1, 150), (2, 150), (8, 150), (1, 40)):
         folder = tmp_path / f"{workers}-{num_rows}"
-        compile_rows(functions, tokenizer, SMALL, num_rows, folder, workers=workers)
-        contents[workers, num_rows] = {name: (folder / name).read_bytes() for name in FILES}
-    assert contents[1, 150] == contents[2, 150]
+        compile_rows([Source(corpus=functions)], tokenizer, SMALL, num_rows, folder, workers=workers)
+        found[workers, num_rows] = contents(folder)
+    assert found[1, 150] == found[2, 150] == found[8, 150]
     assert not multiprocessing.active_children()
-    few, many = contents[1, 40], contents[1, 150]
-    for name in ("tokens.bin", "segments.bin"):
-        assert many[name].startswith(few[name])
-        assert 0 < len(few[name]) < len(many[name])
+    few, many = found[1, 40], found[1, 150]
+    assert set(few) < set(many)
+    assert all(many[name] == few[name] for name in few if name.startswith("rows-")), "fewer rows: fewer windows"
+    assert many["order.bin"].startswith(few["order.bin"])
+    assert 0 < len(few["order.bin"]) < len(many["order.bin"])
+
+
+def test_a_mixture_has_the_same_bytes_with_any_number_of_workers(
+    functions: Corpus, corpus_of: MakeCorpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    small = corpus_of({f"{n}.py": f"value_{n} = {n} + other_value\n" * (1 + n % 9) for n in range(50)})
+    sources = [Source(corpus=functions, name="a", share=0.8), Source(corpus=small, name="b", share=0.2)]
+    for workers in (1, 3):
+        compile_rows(sources, tokenizer, SMALL, 100, tmp_path / str(workers), workers=workers)
+    assert contents(tmp_path / "1") == contents(tmp_path / "3")
 
 
 def test_settings_decide_the_bytes_and_the_fingerprint(
@@ -150,22 +167,38 @@ def test_settings_decide_the_bytes_and_the_fingerprint(
     found = {}
     for name, config in others.items():
         rows = compiled(functions, tokenizer, config, 30, tmp_path / name)
-        assert rows.fingerprint == config.fingerprint(functions.fingerprint, tokenizer.fingerprint)
-        found[name] = (rows.fingerprint, (tmp_path / name / "rows" / "tokens.bin").read_bytes())
+        assert rows.fingerprint == rows_fingerprint([Source(corpus=functions)], tokenizer, config)
+        found[name] = (rows.fingerprint, b"".join(rows[number].ids.tobytes() for number in range(30)))
     assert len({fingerprint for fingerprint, _ in found.values()}) == len(others)
     assert len({data for _, data in found.values()}) == len(others)
-    assert SMALL.fingerprint("another", tokenizer.fingerprint) != found["none"][0]
-    assert SMALL.fingerprint(functions.fingerprint, "another") != found["none"][0]
+    for change in ({"fim_rate": 0.9}, {"share": 0.5}, {"name": "code"}, {"documents": "repositories"}):
+        source = Source(**{"corpus": functions, **change})
+        assert rows_fingerprint([source], tokenizer, SMALL) != found["none"][0]
+    assert SMALL.fingerprint([Source(corpus=functions).identity()], "another") != found["none"][0]
 
 
-def test_the_bytes_never_change(corpus_of: MakeCorpus, tmp_path: Path) -> None:
+@dataclass
+class Listed:
+    """What rows want of a corpus, with documents that no change of a quality rule can touch."""
+
+    texts: list[str]
+    folder: Path = Path("listed")
+    fingerprint: str = "listed"
+
+    def documents(self, split: str) -> Iterator[Document]:
+        assert split == "train"
+        for n, text in enumerate(self.texts):
+            yield Document(source="s", group="g", path=f"{n}.py", text=text, language="python")
+
+
+def test_the_bytes_never_change(tmp_path: Path) -> None:
     """Change these hashes only together with FORMAT_VERSION: runs are continued with rows compiled anew."""
-    corpus = corpus_of({f"{n}.py": f"value_{n} = [{n}] * {n * n}\n" * (1 + n % 7) for n in range(100)})
+    corpus = Listed([f"value_{n} = [{n}] * {n * n}\n" * (1 + n % 7) for n in range(100)])
     config = RowsConfig(row_tokens=128, window_documents=30, fim=FimConfig(spans={"uniform": 0.5, "line": 0.5}))
     compiled(corpus, with_sentinels(byte_vocabulary()), config, 100, tmp_path)
-    names = ("tokens", "segments")
-    hashes = [xxhash.xxh3_64_hexdigest((tmp_path / "rows" / f"{name}.bin").read_bytes()) for name in names]
-    assert hashes == ["b678e5327d52ac09", "39a54152ac2d3eee"]
+    names = ("order.bin", "rows-0-00000.bin", "rows-0-00000.idx", "rows-0-00001.bin")
+    hashes = [xxhash.xxh3_64_hexdigest((tmp_path / "rows" / name).read_bytes()) for name in names]
+    assert hashes == HASHES
 
 
 @pytest.mark.parametrize("row_tokens", [35, 64, 300])
@@ -181,99 +214,7 @@ def test_dropping_leaves_out_what_does_not_fit_and_nothing_else(
     assert set(found) == fitting
     assert 0 < len(found) < len(documents)
     assert "cut" not in found.values()
-    assert rows.manifest["epochs_begun"] > 1
-
-
-words = st.sampled_from(["x", " ", " " * 8, " " * 40, "a" * 8, "-" * 30, "\n", "def f", "return", "🚀", "q7"])
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    parts=st.lists(words, min_size=1, max_size=60),
-    row_tokens=st.integers(16, 40),
-    document=st.integers(0, 2**64 - 1),
-)
-@example(parts=["q7"] * 200, row_tokens=16, document=1)
-@example(parts=[" " * 40] * 60, row_tokens=16, document=1)
-def test_a_document_is_whole_if_it_fits_and_cut_or_dropped_if_not(
-    parts: list[str], row_tokens: int, document: int, tokenizer: Tokenizer
-) -> None:
-    text = "".join(parts)
-    fim = FimFormat.detect(tokenizer)
-    ids = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
-    fits = len(ids) <= row_tokens
-    for long_documents in ("cut", "drop"):
-        config = RowsConfig(row_tokens=row_tokens, long_documents=long_documents)
-        found = segments_of(tokenizer, fim, config, (document, text), epoch=0)
-        assert all(len(segment.ids) <= row_tokens and segment.document == document for segment in found)
-        if fits:
-            (segment,) = found
-            assert segment.form != "cut"
-            assert text_of(tokenizer, segment.form, segment.ids.tolist()) == text
-        elif long_documents == "drop":
-            assert all(segment.form in ("psm", "spm") for segment in found), "SPM may take fewer tokens"
-        elif found[0].form == "cut":
-            assert [int(i) for segment in found for i in segment.ids] == ids
-            assert {segment.form for segment in found} == {"cut"}
-            assert all(len(segment.ids) == row_tokens for segment in found[:-1]), "full rows and a rest"
-
-
-@given(
-    text=st.text(st.sampled_from("ab \t\n\n\r\x0c\u2028é🚀"), max_size=200),
-    sizes=st.tuples(st.integers(1, 10), st.integers(10, 40)),
-    document=st.integers(0, 2**64 - 1),
-)
-def test_pieces_are_whole_lines_of_no_more_than_the_largest_size(
-    text: str, sizes: tuple[int, int], document: int, tokenizer: Tokenizer
-) -> None:
-    pieces = pieces_of(tokenizer, text, sizes, Draws(0, 0, document))
-    assert "".join(pieces) == text
-    assert all(piece.endswith("\n") for piece in pieces[:-1])
-    assert all(pieces)
-    for piece in pieces:
-        lines = piece.removesuffix("\n").split("\n")
-        size = len([i for line in lines for i in tokenizer.encode(line + "\n")])
-        assert len(lines) == 1 or size <= sizes[1] + 1, "the last line may lack its newline"
-
-
-def test_sizes_of_pieces_are_log_uniform() -> None:
-    pieces = pieces_of(byte_vocabulary(), "\n" * 40_000, (4, 64), Draws(0, 0, 1))
-    sizes = [len(piece) for piece in pieces[:-1]]
-    assert (min(sizes), max(sizes)) == (4, 63)
-    doublings = Counter(size.bit_length() for size in sizes)
-    assert sorted(doublings) == [3, 4, 5, 6]
-    assert all(count == pytest.approx(len(sizes) / 4, rel=0.15) for count in doublings.values())
-
-
-def test_split_documents_are_read_piece_by_piece(functions: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    config = RowsConfig(row_tokens=256, window_documents=40, piece_tokens=(20, 100))
-    rows = compiled(functions, tokenizer, config, 200, tmp_path)
-    wanted = {}
-    for document in functions.documents("train"):
-        for epoch in range(rows.manifest["epochs_begun"]):
-            draws = Draws(config.seed, epoch, document.id)
-            wanted[document.id, epoch] = pieces_of(tokenizer, document.text, (20, 100), draws)
-    found = defaultdict(list)
-    for document, form, _, ids in segments(rows):
-        found[document].append((form, text_of(tokenizer, form, ids)))
-    assert set(found) == {document.id for document in functions.documents("train")}
-    for document, read in found.items():
-        texts = [text for form, text in read if form != "cut"]
-        everything = [piece for (name, _), pieces in wanted.items() if name == document for piece in pieces]
-        assert not Counter(texts) - Counter(everything)
-    assert any(wanted[name, 0] != wanted[name, 1] for name, epoch in wanted if epoch == 0)
-    assert rows.manifest["fim_rate"] == pytest.approx(0.9, abs=0.03)
-
-
-def test_a_word_that_the_shortcut_cuts_in_two_does_not_count_against_a_document() -> None:
-    merges = [("a" * n, "a" * n) for n in (1, 2, 4, 8, 16, 32)]
-    tokenizer = with_sentinels(byte_vocabulary(merges))
-    text = ("a" * 16 + "-") * 3 + "aaaa-aaaa-aaa-" + "a" * 64
-    ids = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
-    assert (len(text), len(ids), len(tokenizer.encode(text[:128]))) == (129, 16, 19)
-    config = RowsConfig(row_tokens=16, long_documents="drop")
-    (segment,) = segments_of(tokenizer, FimFormat.detect(tokenizer), config, (1, text), epoch=0)
-    assert (segment.form, segment.ids.tolist()) == ("plain", ids)
+    assert rows.manifest["sources"][0]["epochs"] > 1
 
 
 def test_without_sentinels_every_document_is_plain(functions: Corpus, tmp_path: Path) -> None:
@@ -304,8 +245,8 @@ def test_rows_of_real_code_are_nearly_full_and_infilled_at_the_papers_rate(
             files[path.name] = text
             size += len(text)
     rows = compiled(corpus_of(files), tokenizer, RowsConfig(row_tokens=2048), 150, tmp_path)
-    assert rows.manifest["epochs_begun"] == 1
-    assert rows.manifest["fill"] >= 0.95
+    assert rows.manifest["sources"][0]["epochs"] < 1
+    assert rows.manifest["fill"] >= 0.99
 
 
 def test_the_effective_rate_is_the_recipes_where_documents_are_short(
@@ -319,28 +260,30 @@ def test_the_effective_rate_is_the_recipes_where_documents_are_short(
     assert whole.count("spm") / (whole.count("psm") + whole.count("spm")) == pytest.approx(0.5, abs=0.04)
 
 
-def test_shuffles_are_permutations_by_their_key() -> None:
-    orders = [shuffled(500, *key) for key in ((0, 0), (0, 1), (1, 0), (0, 0, 1), (0, 0, 2), (2**64 - 1, 0))]
-    assert all(sorted(order) == list(range(500)) for order in orders)
-    assert len({tuple(order) for order in orders}) == len(orders)
-    assert (shuffled(500, 0, 1) == orders[1]).all()
-    assert tuple(shuffled(2**10, 2**64 - 1, 0)) != tuple(shuffled(2**10, 2**64 - 2, 0))
-    assert shuffled(0, 5, 0).tolist() == []
-
-
-def test_nothing_stays_of_a_compilation_that_was_interrupted(
+def test_an_interrupted_compilation_is_gone_on_with(
     functions: Corpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     def stop(done: int) -> None:
         if done > 20:
             raise KeyboardInterrupt
 
+    sources = [Source(corpus=functions)]
+    compile_rows(sources, tokenizer, SMALL, 100, tmp_path / "straight")
     for workers in (1, 2):
+        rows, partial = tmp_path / str(workers), tmp_path / f".{workers}.partial"
         with pytest.raises(KeyboardInterrupt) as held:
-            compile_rows(functions, tokenizer, SMALL, 10**6, tmp_path / "rows", workers=workers, progress=stop)
+            compile_rows(sources, tokenizer, SMALL, 10**6, rows, workers=workers, progress=stop)
         assert held.traceback, "whoever keeps the exception keeps no process alive by it"
-        assert os.listdir(tmp_path) == []
         assert not multiprocessing.active_children()
+        assert not rows.exists()
+        written = {path: path.stat().st_mtime_ns for path in partial.glob("rows-0-0000[01].bin")}
+        assert written
+        compile_rows(sources, tokenizer, SMALL, 100, rows, workers=3 - workers)
+        assert contents(rows) == contents(tmp_path / "straight")
+        assert {rows / path.name: time for path, time in written.items()}.items() <= {
+            path: path.stat().st_mtime_ns for path in rows.iterdir()
+        }.items(), "what was there was not made again"
+        assert not partial.exists()
 
 
 def test_a_killed_worker_ends_the_compilation_with_one_sentence(
@@ -350,9 +293,10 @@ def test_a_killed_worker_ends_the_compilation_with_one_sentence(
         for child in multiprocessing.active_children()[:1]:
             os.kill(child.pid, signal.SIGKILL)
 
-    with pytest.raises(WorkError, match="one of the 2 processes that compile rows was killed"):
-        compile_rows(functions, tokenizer, SMALL, 10**6, tmp_path / "rows", workers=2, progress=kill_one)
-    assert os.listdir(tmp_path) == []
+    sources = [Source(corpus=functions)]
+    with pytest.raises(WorkError, match="one of the 2 worker processes was killed"):
+        compile_rows(sources, tokenizer, SMALL, 10**6, tmp_path / "rows", workers=2, progress=kill_one)
+    assert os.listdir(tmp_path) == [".rows.partial"], "what is done is kept"
     assert not multiprocessing.active_children()
 
 
@@ -360,22 +304,54 @@ def test_what_cannot_give_a_row_is_refused(
     functions: Corpus, corpus_of: MakeCorpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     out = tmp_path / "rows"
-    long_ones = corpus_of({f"{n}.py": f"value_{n} = 'abcdefghijklmnopqrstuvwxyz'\n" for n in range(10)})
+    long_ones = [
+        Source(corpus=corpus_of({f"{n}.py": f"value_{n} = 'abcdefghijklmnopqrstu'\n" for n in range(10)}))
+    ]
     drop = RowsConfig(row_tokens=16, long_documents="drop", window_documents=4)
     for workers in (1, 2):
-        with pytest.raises(InputError, match=r"no document of .* fits a row of 16 tokens; give data\.row_tokens"):
+        with pytest.raises(InputError, match=r"no document of .* fits a row; give data\.row_tokens"):
             compile_rows(long_ones, tokenizer, drop, 5, out, workers=workers)
+    sources = [Source(corpus=functions)]
     qwen = small_vocabulary(["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"])
     with pytest.raises(InputError, match=r"qwen-coder family has no 'spm' layout; give fim\.spm_rate the value 0"):
-        compile_rows(functions, qwen, SMALL, 5, out)
+        compile_rows(sources, qwen, SMALL, 5, out)
+    with pytest.raises(InputError, match="0 rows are no rows to train on"):
+        compile_rows(sources, tokenizer, SMALL, 0, out)
+    with pytest.raises(InputError, match="they must sum to 1"):
+        compile_rows([Source(corpus=functions, share=0.5)], tokenizer, SMALL, 5, out)
     assert os.listdir(tmp_path) == []
-    psm = RowsConfig(row_tokens=256, fim=FimConfig(spm_rate=0.0))
-    compile_rows(functions, qwen, psm, 5, out)
-    before = {name: (out / name).read_bytes() for name in FILES}
+    compile_rows(sources, qwen, RowsConfig(row_tokens=256, fim=FimConfig(spm_rate=0.0)), 5, out)
+    before = contents(out)
     with pytest.raises(InputError, match="is there already"):
-        compile_rows(functions, tokenizer, SMALL, 7, out)
-    assert {name: (out / name).read_bytes() for name in FILES} == before
+        compile_rows(sources, tokenizer, SMALL, 7, out)
+    assert contents(out) == before
     assert os.listdir(tmp_path) == ["rows"]
+
+
+def test_a_document_may_be_a_repository(functions: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    config = RowsConfig(row_tokens=2**16, fim=FimConfig(rate=0.0))
+    compile_rows([Source(corpus=functions, documents="repositories")], tokenizer, config, 1, tmp_path / "rows")
+    row = Rows(tmp_path / "rows")[0]
+    texts = [
+        text_of(tokenizer, "plain", row.ids[start : segment["end"]].tolist())
+        for start, segment in zip(row.bounds, row.segments, strict=False)
+    ]
+    groups = {document.group for document in functions.documents("train")}
+    assert len(texts) <= len(groups) < 12
+    for document in functions.documents("train"):
+        assert any(document.text.strip() in text for text in texts)
+
+
+def test_documents_that_the_vocabulary_cannot_write_are_counted(
+    corpus_of: MakeCorpus, vocabulary: Callable[[str], Tokenizer], tmp_path: Path
+) -> None:
+    marked = {f"m{n}.py": f"mark_{n} = '▁'\n" for n in range(3)}
+    corpus = corpus_of(marked | {f"{n}.py": f"value_{n} = {n}\n" * 5 for n in range(20)})
+    rows = compiled(corpus, with_sentinels(vocabulary("llama-spm")), SMALL, 5, tmp_path)
+    (source,) = rows.manifest["sources"]
+    assert (source["documents"], source["documents_left_out"]) == (20, 3)
+    with pytest.raises(InputError, match=r"no document that the vocabulary can write \(3 were left out\)"):
+        compiled(corpus_of(marked), vocabulary("llama-spm"), SMALL, 5, tmp_path / "none")
 
 
 @pytest.mark.parametrize(

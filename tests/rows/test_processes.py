@@ -1,4 +1,4 @@
-"""Ctrl-C and a killed parent, as a shell sees them: no process lives on, no folder stays."""
+"""Ctrl-C and a killed parent, as a shell sees them: no process lives on, and what was made is gone on with."""
 
 import os
 import signal
@@ -10,19 +10,18 @@ from pathlib import Path
 import pytest
 
 from midspan.corpus import Corpus
-from midspan.rows import RowsConfig, compile_rows
+from midspan.rows import RowsConfig, Source, compile_rows
 from midspan.tokenizer import Tokenizer
 
 PROGRAM = """
-import multiprocessing, os, signal, sys, time
+import multiprocessing, os, signal, sys
 from pathlib import Path
 from midspan.corpus import Corpus
-from midspan.rows import RowsConfig, compile_rows
+from midspan.rows import RowsConfig, Source, compile_rows
 from midspan.tokenizer import Tokenizer
 
 def progress(done):
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-    time.sleep(5)  # a worker that is still starting could not keep quiet
     if sys.argv[4] == "interrupt":
         os.killpg(0, signal.SIGINT)  # a terminal sends it to the whole group
     else:
@@ -30,8 +29,8 @@ def progress(done):
 
 if __name__ == "__main__":
     corpus, tokenizer, out = Corpus.open(sys.argv[1]), Tokenizer.load(sys.argv[2]), Path(sys.argv[3])
-    config = RowsConfig(row_tokens=256, window_documents=64)
-    compile_rows(corpus, tokenizer, config, 10**9, out, workers=2, progress=progress)
+    config = RowsConfig(row_tokens=256, window_documents=16)
+    compile_rows([Source(corpus=corpus)], tokenizer, config, 10**9, out, workers=2, progress=progress)
 """
 
 
@@ -63,10 +62,15 @@ def test_no_process_outlives_its_parent(way: str, functions: Corpus, tokenizer: 
     if way == "interrupt":
         assert done.stderr.rstrip().endswith("KeyboardInterrupt")
         assert done.stderr.count("Traceback") == 1, "the workers say nothing"
-        assert os.listdir(out.parent) == []
     else:
         assert done.returncode == -signal.SIGKILL
-        assert not out.exists()
+    assert os.listdir(out.parent) == [".rows.partial"]
+    made = {path.name: path.stat().st_mtime_ns for path in (out.parent / ".rows.partial").glob("rows-*.idx")}
+    assert "rows-0-00000.idx" in made
     assert os.listdir(tmp_path / "temporary") == []
-    compile_rows(functions, tokenizer, RowsConfig(row_tokens=256), 5, out)
+    config, straight = RowsConfig(row_tokens=256, window_documents=16), tmp_path / "straight"
+    for folder in (out, straight):
+        compile_rows([Source(corpus=functions)], tokenizer, config, 60, folder)
     assert os.listdir(out.parent) == ["rows"], "the remains of a killed process are cleared"
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in straight.iterdir()}
+    assert (out / "rows-0-00000.idx").stat().st_mtime_ns == made["rows-0-00000.idx"], "not made again"

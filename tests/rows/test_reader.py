@@ -1,4 +1,4 @@
-"""Rows are read back by number, with the targets that a recipe's `loss_on` names; a damaged folder is refused."""
+"""Rows are read back by number, with the tokens that are trained; a damaged folder is refused."""
 
 import json
 import shutil
@@ -10,8 +10,9 @@ import pytest
 from midspan.corpus import Corpus
 from midspan.errors import InputError
 from midspan.fim import FimFormat
-from midspan.rows import FORMS, Row, Rows, RowsConfig, compile_rows
-from midspan.rows.compile import SEGMENT
+from midspan.rows import FORMS, Row, Rows, RowsConfig, Source, compile_rows
+from midspan.rows import reader as reader_module
+from midspan.rows.segments import SEGMENT
 from midspan.tokenizer import Tokenizer
 
 NUM_ROWS = 40
@@ -20,46 +21,33 @@ NUM_ROWS = 40
 @pytest.fixture(scope="module")
 def folder(functions: Corpus, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("compiled") / "rows"
-    compile_rows(functions, tokenizer, RowsConfig(row_tokens=512, window_documents=60), NUM_ROWS, out)
+    config = RowsConfig(row_tokens=512, window_documents=60)
+    sources = [Source(corpus=functions, name=name, share=share) for name, share in (("a", 0.7), ("b", 0.3))]
+    compile_rows(sources, tokenizer, config, NUM_ROWS, out)
     return out
 
 
 def test_targets_of_a_row_by_hand() -> None:
-    described = [(5, 0, FORMS.index("plain"), 1), (14, 3, FORMS.index("psm"), 2), (15, 0, FORMS.index("cut"), 3)]
+    lines = [(5, 0, "plain", 1), (14, 3, "psm", 2), (15, 0, "cut", 3)]
+    described = [(end, middle, FORMS.index(form), 0, document) for end, middle, form, document in lines]
     row = Row(np.arange(15), np.array(described, dtype=SEGMENT))
     assert row.bounds == (0, 5, 14, 15)
-    assert row.targets("all").tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12]
-    assert row.targets("middle").tolist() == [0, 1, 2, 3, 10, 11, 12], "the last three of the second segment"
+    assert row.targets.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12]
 
 
-def test_targets_are_the_tokens_that_have_to_be_written(folder: Path, tokenizer: Tokenizer) -> None:
+def test_targets_are_every_token_that_follows_another_of_its_document(folder: Path, tokenizer: Tokenizer) -> None:
     rows, fim = Rows(folder), FimFormat.detect(tokenizer)
     assert fim is not None
     seen = set()
     for row in (rows[number] for number in range(NUM_ROWS)):
-        every, middle, spm = [], [], []
+        every: list[int] = []
         for start, segment in zip(row.bounds, row.segments, strict=False):
             form, end = FORMS[segment["form"]], int(segment["end"])
             seen.add(form)
             every += range(start + 1, end)
-            if form == "psm":
-                after_mid = start + row.ids[start:end].tolist().index(fim.middle_id) + 1
-                middle += range(after_mid, end)
-            elif form == "spm":
-                spm.append((start + row.ids[start:end].tolist().index(fim.middle_id), end))
-            else:
-                middle += range(start + 1, end)
-        assert (row.targets("all") + 1).tolist() == every
-        chosen = (row.targets("middle") + 1).tolist()
-        assert sorted(chosen) == chosen
-        of_spm = sorted(set(chosen) - set(middle))
-        assert set(middle) <= set(chosen)
-        for mid, end in spm:
-            mine = [place for place in of_spm if mid < place < end]
-            assert mine == list(range(mine[0], end)), "a tail of prefix and middle, with EOT"
-            assert row.ids[mine[-1]] == fim.eot_id
-            of_spm = [place for place in of_spm if place not in mine]
-        assert of_spm == []
+            if form in ("psm", "spm"):
+                assert row.ids[end - 1] == fim.eot_id, "the end of an infill is trained"
+        assert (row.targets + 1).tolist() == every
     assert seen == set(FORMS)
 
 
@@ -78,8 +66,39 @@ def test_any_row_at_any_time_is_the_same(folder: Path) -> None:
             rows[number]
 
 
+@pytest.mark.parametrize("open_shards", [1, 256])
+@pytest.mark.parametrize("world", [1, 2, 4, 8])
+def test_a_step_is_the_same_for_any_number_of_ranks(
+    world: int, open_shards: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "OPEN_SHARDS", open_shards)
+    straight = Rows(folder)
+    for step in range(NUM_ROWS // 8):
+        ranks = [Rows(folder).batch(step, 8, rank=rank, world=world) for rank in range(world)]
+        assert {len(rows) for rows in ranks} == {8 // world}
+        together = [row for rows in ranks for row in rows]
+        for number, row in enumerate(together, start=8 * step):
+            assert (row.ids == straight[number].ids).all()
+            assert (row.segments == straight[number].segments).all()
+    sources = {int(row.segments["source"][0]) for row in straight}
+    assert sources == {0, 1}
+
+
+def test_what_cannot_be_shared_or_is_not_there_is_refused(folder: Path) -> None:
+    rows = Rows(folder)
+    with pytest.raises(InputError, match=r"3 ranks cannot share the 8 rows of a step; give train\.rows_per_step"):
+        rows.batch(0, 8, rank=0, world=3)
+    assert len(rows.batch(NUM_ROWS // 8 - 1, 8)) == 8
+    with pytest.raises(IndexError, match="rows 40 to 47 of 40"):
+        rows.batch(NUM_ROWS // 8, 8)
+
+
 def _changed(path: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def _cut(path: Path, count: int) -> None:
+    path.write_bytes(path.read_bytes()[:-count])
 
 
 @pytest.mark.parametrize(
@@ -95,14 +114,14 @@ def _changed(path: Path, **values: object) -> None:
         lambda f: _changed(f / "rows.json", num_rows=39),
         lambda f: _changed(f / "rows.json", num_rows=41),
         lambda f: _changed(f / "rows.json", tokens_type="<x9"),
-        lambda f: (f / "tokens.bin").write_bytes((f / "tokens.bin").read_bytes()[:-1]),
-        lambda f: (f / "tokens.bin").write_bytes(b""),
-        lambda f: (f / "segments.bin").write_bytes((f / "segments.bin").read_bytes()[:-1]),
-        lambda f: (f / "segments.bin").write_bytes((f / "segments.bin").read_bytes()[: -SEGMENT.itemsize]),
-        lambda f: (f / "segments.bin").unlink(),
-        lambda f: (f / "bounds.npy").write_bytes(b""),
-        lambda f: (f / "bounds.npy").write_bytes((f / "bounds.npy").read_bytes()[:-8]),
-        lambda f: np.save(f / "bounds.npy", np.arange(3)),
+        lambda f: _changed(f / "rows.json", shards=[[[1, 2, 3]], []]),
+        lambda f: _cut(f / "rows-0-00000.bin", 1),
+        lambda f: (f / "rows-1-00000.bin").write_bytes(b""),
+        lambda f: _cut(f / "rows-0-00000.idx", SEGMENT.itemsize),
+        lambda f: (f / "rows-1-00000.idx").unlink(),
+        lambda f: _cut(f / "order.bin", 1),
+        lambda f: (f / "order.bin").write_bytes(b""),
+        lambda f: (f / "order.bin").unlink(),
     ],
 )
 def test_a_damaged_folder_is_refused_in_one_sentence(damage, folder: Path, tmp_path: Path) -> None:

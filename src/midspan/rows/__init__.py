@@ -1,9 +1,23 @@
 """Rows: documents → what a model reads. A row is a pure function of the settings and its number.
 
-`RowsConfig` are the settings, `compile_rows` writes rows to a folder, `Rows` reads them, `Row` is one of them.
+`RowsConfig` are the settings, a `Source` is a corpus and its share, `compile_rows` writes rows to a folder, `Rows`
+reads them, `Row` is one of them.
 """
 
-from midspan.rows.compile import FORMS, RowsConfig, compile_rows
+from midspan.rows.compile import compile_rows, rows_fingerprint
+from midspan.rows.mixture import DOCUMENTS, Source, check_shares, epochs
 from midspan.rows.reader import Row, Rows
+from midspan.rows.segments import FORMS, RowsConfig
 
-__all__ = ["FORMS", "Row", "Rows", "RowsConfig", "compile_rows"]
+__all__ = [
+    "DOCUMENTS",
+    "FORMS",
+    "Row",
+    "Rows",
+    "RowsConfig",
+    "Source",
+    "check_shares",
+    "compile_rows",
+    "epochs",
+    "rows_fingerprint",
+]
