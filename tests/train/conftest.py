@@ -6,7 +6,7 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from midspan.corpus import build
+from midspan.corpus import CorpusConfig, build
 from midspan.model import Llama, ModelConfig
 from midspan.model.weights import write_hf
 from midspan.tokenizer import Tokenizer
@@ -59,7 +59,7 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"def f{number}_{i}(x):\n    return x * {number * i} + {i}\n\n" for i in range(2 + number % 5)
         )
         path.write_text(f'"""Module {number}."""\n\n{body}')
-    build([str(folder / "source")], folder / "built", held_out=["package3"])
+    build([str(folder / "source")], folder / "built", CorpusConfig(held_out=("package3",)))
     return folder / "built"
 
 

@@ -21,6 +21,7 @@ from midspan.model.weights import load_model
 from midspan.rows import Rows
 from midspan.tokenizer import Tokenizer
 from midspan.train import load_recipe, prepare_base, train
+from midspan.train.base import sentinel_ids
 from midspan.train.loop import _backward
 from midspan.train.metrics import read_metrics
 
@@ -35,7 +36,7 @@ def _weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "model.safetensors")
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", "layers", "full"])
 def test_training_lowers_the_loss_and_the_model_is_there(tiny_recipe: Path, tmp_path: Path, method: str) -> None:
     recipe = load_recipe(tiny_recipe, [f"train.method={method}", "train.precision=fp32"])
     train(recipe, tmp_path / "run", console=QUIET)
@@ -47,6 +48,21 @@ def test_training_lowers_the_loss_and_the_model_is_there(tiny_recipe: Path, tmp_
     assert fim is not None
     assert fim.eot_id == 260
     assert load_model(tmp_path / "run" / "model").config.vocab_size == 261
+
+
+def test_a_run_of_the_layers_leaves_the_vocabulary_alone_but_for_the_sentinels(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(tiny_recipe, ["train.method=layers", "train.precision=fp32", "train.steps=3"])
+    base, tokenizer = prepare_base(recipe.base, torch.float32)
+    train(recipe, tmp_path / "run", console=QUIET)
+    before, after = base.state_dict(), load_model(tmp_path / "run" / "model", dtype=torch.float32).state_dict()
+    vocabulary = "model.embed_tokens.weight"
+    for name in before:
+        if "_proj" in name:
+            assert not torch.equal(before[name].bfloat16(), after[name].bfloat16()), f"{name} did not train"
+    others = [i for i in range(tokenizer.vocab_size) if i not in sentinel_ids(tokenizer)]
+    assert torch.equal(before[vocabulary][others].bfloat16(), after[vocabulary][others].bfloat16())
 
 
 def _start(recipe: Path, run: Path, *arguments: str) -> subprocess.Popen[bytes]:

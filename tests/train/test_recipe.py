@@ -30,7 +30,6 @@ def test_the_defaults_are_the_papers(tmp_path: Path) -> None:
     assert recipe.optimizer.final_ratio == pytest.approx(1 / 30)
     assert recipe.optimizer.warmup_steps == 1000
     assert recipe.data.row_tokens == 4096
-    assert recipe.train.loss_on == "all"
 
 
 def test_overrides_win_and_have_types(tmp_path: Path) -> None:
@@ -52,6 +51,58 @@ def test_the_hash_covers_what_decides_the_weights_and_nothing_else(tmp_path: Pat
     assert len(hashes | {expected}) == len(other) + 1
 
 
+MIXTURE = MINIMAL.replace(
+    'corpus = "c"',
+    """sources = [
+        {corpus = "c", name = "code", share = 0.85, fim_rate = 0.9},
+        {corpus = "d", name = "repositories", share = 0.1, documents = "repositories"},
+        {corpus = "e", name = "words", share = 0.05, fim_rate = 0},
+    ]""",
+)
+
+
+def test_a_mixture_is_a_list_of_sources(tmp_path: Path) -> None:
+    recipe = load_recipe(_recipe(tmp_path, MIXTURE))
+    found = [(s.corpus, s.name, s.share, s.fim_rate, s.documents) for s in recipe.data.mixture]
+    assert found == [
+        ("c", "code", 0.85, 0.9, "files"),
+        ("d", "repositories", 0.1, None, "repositories"),
+        ("e", "words", 0.05, 0.0, "files"),
+    ]
+    other = _recipe(tmp_path, MIXTURE.replace('"e"', '"elsewhere"'))
+    assert load_recipe(other).hash() == recipe.hash()
+    shares = MIXTURE.replace("0.85", "0.8").replace("0.05", "0.1")
+    for text in (shares, MIXTURE.replace("fim_rate = 0.9", "fim_rate = 0.8"), MIXTURE.replace("words", "text")):
+        assert load_recipe(_recipe(tmp_path, text)).hash() != recipe.hash()
+
+
+def test_one_corpus_is_a_mixture_of_one(tmp_path: Path) -> None:
+    recipe = load_recipe(_recipe(tmp_path, MINIMAL), ["data.documents=repositories"])
+    (source,) = recipe.data.mixture
+    assert (source.corpus, source.share, source.fim_rate, source.documents) == ("c", 1.0, None, "repositories")
+    assert recipe.hash() != load_recipe(_recipe(tmp_path, MINIMAL)).hash()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("share = 0.1", "share = 0.2"), "0.85 + 0.2 + 0.05 = 1.1; they must sum to 1"),
+        (("share = 0.1", "shard = 0.1"), "unknown key data.sources.shard; did you mean data.sources.share?"),
+        (("fim_rate = 0.9", "fim_rate = 9"), "fim_rate of source 'code' is 9.0; it must lie between 0 and 1"),
+        (('documents = "repositories"', 'documents = "repos"'), "'repos'; the choices are files, repositories"),
+        (('name = "words"', 'name = "code"'), "two of data.sources are called 'code'"),
+        (('{corpus = "e", name', "{name"), "lacks data.sources.corpus"),
+        (("[train]", 'corpus = "c"\n[train]'), "has both data.corpus and data.sources"),
+        (("[train]", 'documents = "repositories"\n[train]'), "beside data.sources; give each source its own"),
+        (("sources = [", "sources = 3\nother = ["), "unknown key data.other"),
+    ],
+)
+def test_a_mistake_in_a_mixture_is_named(tmp_path: Path, change: tuple[str, str], sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe(_recipe(tmp_path, MIXTURE.replace(*change)))
+    assert sentence in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
@@ -61,8 +112,7 @@ def test_the_hash_covers_what_decides_the_weights_and_nothing_else(tmp_path: Pat
         ("train.steps=1.5", "train.steps is 1.5"),
         ("train.steps=true", "train.steps is True"),
         ("train.steps=0", "train.steps is 0; it must be at least 1"),
-        ("train.method=qlora", "'qlora'; the choices are full, lora"),
-        ("train.loss_on=none", "the choices are all, middle"),
+        ("train.method=qlora", "'qlora'; the choices are full, layers, lora"),
         ("fim.rate=1.5", "fim.rate is 1.5; it must lie between 0 and 1"),
         ("fim.spans={words=1.0}", "words"),
         ("fim.spans={uniform=0.0}", "no share above 0"),
@@ -70,6 +120,9 @@ def test_the_hash_covers_what_decides_the_weights_and_nothing_else(tmp_path: Pat
         ("optimizer.lr=nan", "optimizer.lr is nan"),
         ("optimizer.betas=[0.9]", "two numbers"),
         ("data=3", "data is 3; it is a table"),
+        ('data.corpus=""', "lacks data.corpus; give data.corpus for one corpus, or data.sources"),
+        ("data.documents=lines", "data.documents is 'lines'; the choices are files, repositories"),
+        ("data.sources=3", "data.sources is 3"),
         ("data.row_tokens=2", "a row needs at least 16"),
         ("data.long_documents=keep", "'cut' or 'drop'"),
         ("lora.rank=0", "lora.rank is 0"),

@@ -124,10 +124,17 @@ def add_lora(model: Llama, config: LoraConfig, token_ids: Sequence[int], *, seed
             for name, child in list(parent.named_children()):
                 if name in config.targets:
                     setattr(parent, name, LoraLinear(cast(nn.Linear, child), config, generator))
+    train_rows(model, token_ids)
+
+
+def train_rows(model: Llama, token_ids: Sequence[int]) -> None:
+    """Freeze a model's matrices over the vocabulary but for the rows of `token_ids`."""
+    embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
+    embedding.requires_grad_(False)
+    head.requires_grad_(False)
     if token_ids:
-        tied = model.config.tied
-        table = TrainedRows(model.model.embed_tokens.weight, token_ids)
-        head_table = table if tied else TrainedRows(model.lm_head.weight, token_ids)
+        table = TrainedRows(embedding, token_ids)
+        head_table = table if model.config.tied else TrainedRows(head, token_ids)
         model.model.embed_tokens = RowsEmbedding(table)  # type: ignore[assignment]
         model.lm_head = RowsHead(head_table)  # type: ignore[assignment]
 

@@ -36,12 +36,11 @@ from torch import Tensor
 from midspan.corpus import Corpus
 from midspan.errors import WorkError
 from midspan.files import atomic_folder
-from midspan.fim import FimFormat
 from midspan.model import Llama, Segments
-from midspan.model.lora import add_lora, merged_state, save_adapter
+from midspan.model.lora import add_lora, merged_state, save_adapter, train_rows
 from midspan.model.loss import cross_entropy_sum
 from midspan.model.weights import write_hf
-from midspan.rows import Row, Rows, compile_rows
+from midspan.rows import Row, Rows, Source, compile_rows, rows_fingerprint
 from midspan.tokenizer import Tokenizer
 from midspan.train.base import prepare_base, sentinel_ids
 from midspan.train.checkpoint import Progress, latest_checkpoint, save_checkpoint
@@ -74,11 +73,22 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console |
         return
     console.print(f"loading {recipe.base}")
     model, tokenizer = prepare_base(recipe.base, PRECISIONS[recipe.train.precision])
-    corpus = Corpus.open(recipe.data.corpus)
+    sources = [
+        Source(
+            corpus=Corpus.open(source.corpus),
+            name=source.name,
+            share=source.share,
+            fim_rate=source.fim_rate,
+            documents=source.documents,
+        )
+        for source in recipe.data.mixture
+    ]
     begin_run(run, recipe)
-    rows = _rows(recipe, run, corpus, tokenizer, console)
+    rows = _rows(recipe, run, sources, tokenizer, console)
     if recipe.train.method == "lora":
         add_lora(model, recipe.lora, sentinel_ids(tokenizer), seed=recipe.train.seed)
+    elif recipe.train.method == "layers":
+        train_rows(model, sentinel_ids(tokenizer))
     optimizer = Optimizer(model, recipe.optimizer, recipe.train.steps)
 
     done = Progress.start(rows.fingerprint, recipe.hash())
@@ -91,27 +101,35 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console |
     _export(recipe, run, model, tokenizer, console)
 
 
-def _rows(recipe: Recipe, run: Path, corpus: Corpus, tokenizer: Tokenizer, console: Console) -> Rows:
+def _rows(recipe: Recipe, run: Path, sources: list[Source], tokenizer: Tokenizer, console: Console) -> Rows:
     """The run's rows, compiled if they are not there yet."""
-    expected = recipe.rows.fingerprint(corpus.fingerprint, tokenizer.fingerprint)
+    expected = rows_fingerprint(sources, tokenizer, recipe.rows)
     if not (run / "rows").is_dir():
         with console.status(f"compiling {recipe.num_rows} rows") as status:
             compile_rows(
-                corpus,
+                sources,
                 tokenizer,
                 recipe.rows,
                 recipe.num_rows,
                 run / "rows",
                 workers=recipe.data.workers,
-                progress=lambda n: status.update(f"compiling rows: {min(n, recipe.num_rows)}/{recipe.num_rows}"),
+                progress=lambda done: status.update(f"compiling rows: {done}/{recipe.num_rows}"),
+                report=console.print,
             )
     rows = Rows(run / "rows")
     check_rows(run, rows, expected, recipe.num_rows)
     manifest = rows.manifest
     console.print(
         f"{len(rows)} rows of {manifest['row_tokens']} tokens, {manifest['fill']:.1%} full, "
-        f"{manifest['fim_rate']:.1%} of whole documents infilled, {manifest['epochs_begun']} epochs begun"
+        f"{manifest['fim_rate']:.1%} of whole documents infilled"
     )
+    for source in manifest["sources"]:
+        left_out = source["documents_left_out"]
+        console.print(
+            f"  {source['name']}: {source['realised_share']:.1%} of the tokens, {source['epochs']:.2f} epochs of "
+            f"{source['documents']} documents, {source['fim_rate']:.1%} infilled"
+            + (f"; {left_out} left out, which the vocabulary cannot write" if left_out else "")
+        )
     return rows
 
 
@@ -130,7 +148,7 @@ def _steps(
     with watcher, _signals() as asked_to_stop:
         while done.step < steps:
             begun = time.monotonic()
-            batch = [rows[done.rows_read + i] for i in range(per_step)]
+            batch = rows.batch(done.step, per_step)
             loss, targets = _backward(model, batch, recipe.train)
             if not math.isfinite(loss):
                 raise WorkError(
@@ -165,7 +183,7 @@ def _steps(
 def _backward(model: Llama, batch: list[Row], config: TrainConfig) -> tuple[float, int]:
     """Add the gradients of a step's mean loss; give back that loss in nats, and how many tokens it is of."""
     size = config.rows_per_pass
-    passes = [_joined(batch[i : i + size], config) for i in range(0, len(batch), size)]
+    passes = [_joined(batch[i : i + size]) for i in range(0, len(batch), size)]
     targets = sum(len(at) for _, _, at in passes)
     device = model.model.norm.weight.device
     total: Tensor | float = 0.0
@@ -178,11 +196,11 @@ def _backward(model: Llama, batch: list[Row], config: TrainConfig) -> tuple[floa
     return float(total) / max(targets, 1), targets
 
 
-def _joined(rows: list[Row], config: TrainConfig) -> tuple[Tensor, tuple[int, ...], Tensor]:
+def _joined(rows: list[Row]) -> tuple[Tensor, tuple[int, ...], Tensor]:
     """Rows as one longer row: ids, bounds of its segments, and the positions whose next token is trained."""
     starts = list(itertools.accumulate((len(row.ids) for row in rows), initial=0))
     bounds = [0, *(start + end for row, start in zip(rows, starts, strict=False) for end in row.bounds[1:])]
-    at = [row.targets(config.loss_on) + start for row, start in zip(rows, starts, strict=False)]
+    at = [row.targets + start for row, start in zip(rows, starts, strict=False)]
     ids = np.concatenate([row.ids for row in rows])
     return torch.from_numpy(ids), tuple(bounds), torch.from_numpy(np.concatenate(at))
 
@@ -214,8 +232,6 @@ def _signals() -> Iterator[list[int]]:
 
 def _export(recipe: Recipe, run: Path, model: Llama, tokenizer: Tokenizer, console: Console) -> None:
     """Write what the run made. `model/` comes last: it marks a finished run."""
-    fim = FimFormat.detect(tokenizer)
-    assert fim is not None
     if recipe.train.method == "lora":
         with atomic_folder(run / "adapter", replace=True) as folder:
             save_adapter(model, recipe.lora, folder, base=recipe.base)

@@ -26,7 +26,7 @@ class OptimizerConfig:
     lr: float = 3e-4
     """Peak learning rate; 3e-4 is the paper's for 7B and 13B."""
     rows_lr_scale: float = 1.0
-    """Multiplies the rate of the sentinels' rows in a LoRA run."""
+    """Multiplies the rate of the sentinels' rows where only these train of the vocabulary."""
     warmup_steps: int = 1000
     final_ratio: float = 1 / 30
     """Last learning rate over the peak."""

@@ -1,7 +1,7 @@
 """A recipe: one stage of training as a TOML file, read into frozen records.
 
     name = "code"                 base = "smollm2-135m"
-    [data]  corpus, rows          [fim]  rate, layouts, spans
+    [data]  corpus or sources     [fim]  rate, layouts, spans
     [train] method, steps, batch  [lora] / [optimizer] / [checkpoint]
 
 A key that does not exist is an error that names the closest one that does, and so is a value of the wrong kind.
@@ -27,7 +27,7 @@ import xxhash
 from midspan.errors import InputError
 from midspan.fim import FimConfig
 from midspan.model.lora import LoraConfig
-from midspan.rows import RowsConfig
+from midspan.rows import DOCUMENTS, RowsConfig, check_shares
 from midspan.train.optimizer import OptimizerConfig
 
 NOT_DECISIVE = ("description", "data.corpus", "data.workers", "checkpoint.every_steps", "checkpoint.keep")
@@ -36,11 +36,33 @@ rows' fingerprint sees to that."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceRecipe:
+    """One corpus of a mixture (see `rows.Source`)."""
+
+    corpus: str
+    name: str
+    share: float = 1.0
+    """Of all tokens; the shares of a mixture sum to 1."""
+    fim_rate: float | None = None
+    """Share of its whole documents that become infilling examples, where it is not fim.rate."""
+    documents: str = "files"
+
+    def __post_init__(self) -> None:
+        _check_choice(f"documents of source {self.name!r}", self.documents, DOCUMENTS)
+        if self.fim_rate is not None and not 0 <= self.fim_rate <= 1:
+            raise InputError(f"fim_rate of source {self.name!r} is {self.fim_rate}; it must lie between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataRecipe:
     """What is read, and how it is laid into rows (see `rows.RowsConfig`)."""
 
-    corpus: str
-    """Folder of a corpus that `midspan corpus build` made."""
+    corpus: str = ""
+    """Folder of a corpus that `midspan corpus build` made: the only source."""
+    sources: tuple[SourceRecipe, ...] = ()
+    """A mixture, in place of `corpus`."""
+    documents: str = "files"
+    """What a document of `corpus` is: `files`, or `repositories` (all files of one, in reading order)."""
     row_tokens: int = 4096
     long_documents: str = "cut"
     piece_tokens: tuple[int, ...] = ()
@@ -48,6 +70,25 @@ class DataRecipe:
     seed: int = 0
     workers: int = 1
     """Processes that compile rows; the rows do not depend on it."""
+
+    def __post_init__(self) -> None:
+        if bool(self.corpus) == bool(self.sources):
+            both = "has both data.corpus and data.sources" if self.corpus else "lacks data.corpus"
+            raise InputError(
+                f"the recipe {both}; give data.corpus for one corpus, or data.sources for a mixture of several"
+            )
+        if self.sources and self.documents != "files":
+            raise InputError(
+                f"data.documents is {self.documents!r} beside data.sources; give each source its own documents"
+            )
+        _check_choice("data.documents", self.documents, DOCUMENTS)
+        if self.sources:
+            check_shares([source.name for source in self.sources], [source.share for source in self.sources])
+
+    @property
+    def mixture(self) -> tuple[SourceRecipe, ...]:
+        """The sources, whichever way they are written."""
+        return self.sources or (SourceRecipe(corpus=self.corpus, name="data", documents=self.documents),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,18 +101,15 @@ class TrainConfig:
     rows_per_pass: int = 1
     """Rows that go through the model together; more use the machine better and take more memory."""
     method: str = "full"
-    """`full` (every weight) or `lora` (adapters, and the sentinels' rows)."""
-    loss_on: str = "all"
-    """`all` tokens, as the paper, or `middle`: of an infilling example only what has to be written, EOT included.
-    Documents that are not infilled are learned whole either way."""
+    """`full` (every weight), `layers` (every weight but the vocabulary's, of which only the sentinels' rows: in
+    a small model they are a fifth of all, with little to learn), or `lora` (adapters, and the sentinels' rows)."""
     precision: str = "bf16"
     """Weights and arithmetic of the model: `bf16` or `fp32`. What the optimizer updates is always float32."""
     seed: int = 0
     """Of the adapters' start."""
 
     def __post_init__(self) -> None:
-        _check_choice("train.method", self.method, ("full", "lora"))
-        _check_choice("train.loss_on", self.loss_on, ("all", "middle"))
+        _check_choice("train.method", self.method, ("full", "layers", "lora"))
         _check_choice("train.precision", self.precision, ("bf16", "fp32"))
         for name in ("steps", "rows_per_step", "rows_per_pass"):
             if getattr(self, name) < 1:
@@ -138,6 +176,8 @@ class Recipe:
         for key in NOT_DECISIVE:
             table, _, last = key.rpartition(".")
             del (values[table] if table else values)[last]
+        for source in values["data"]["sources"]:
+            del source["corpus"]
         return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())
 
 
@@ -200,6 +240,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise InputError(f"{where} is {value!r}; it is a table of the recipe: write [{where}]")
         return _build(hint, value, f"{where}.")
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:  # a value or None, which TOML cannot write
+        return _convert(arguments[0], value, where)
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(arguments[0], item, where) for item in value)
     if origin in (Mapping, dict) and isinstance(value, dict):
