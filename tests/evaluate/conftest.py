@@ -40,7 +40,7 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_text(text, encoding="utf-8")
     folder = source.parent / "corpus"
-    corpus.build([str(source)], folder, held_out=["alpha", "beta"])
+    corpus.build([str(source)], folder, corpus.CorpusConfig(held_out=("alpha", "beta")))
     return folder
 
 

@@ -100,7 +100,11 @@ def test_groups_are_taken_in_turn(tokenizer: Tokenizer, tmp_path: Path) -> None:
             path = tmp_path / "source" / group / f"{i}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"group = {group!r}\n" + text_of(12, 1000 * number + i))
-    corpus.build([str(tmp_path / "source")], tmp_path / "corpus", held_out=["big", "mid", "one"])
+    corpus.build(
+        [str(tmp_path / "source")],
+        tmp_path / "corpus",
+        corpus.CorpusConfig(held_out=("big", "mid", "one"), quality=False, near_duplicates=False),
+    )
     found = passages(Corpus.open(tmp_path / "corpus"), tokenizer, replace(CONFIG, per_kind=9))
     assert Counter(p.document.group for p in found) == {"big": 4, "mid": 4, "one": 1}
     assert len({p.document.id for p in found}) == 9
@@ -118,7 +122,7 @@ def test_few_files_are_asked_again_elsewhere(held_out: Corpus, tokenizer: Tokeni
 def test_a_corpus_without_held_out_files_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "source" / "a").mkdir(parents=True)
     (tmp_path / "source" / "a" / "x.py").write_text(text_of(10, 1))
-    corpus.build([str(tmp_path / "source")], tmp_path / "corpus")
+    corpus.build([str(tmp_path / "source")], tmp_path / "corpus", corpus.CorpusConfig(quality=False))
     with pytest.raises(InputError, match="no held-out file to evaluate on; build it with --held-out"):
         passages(Corpus.open(tmp_path / "corpus"), tokenizer, CONFIG)
 

@@ -10,8 +10,8 @@ import pytest
 
 from midspan.errors import InputError
 from midspan.evaluate import Evaluation, HeldOutConfig, write_report
-from midspan.evaluate.page import loss_curve
 from midspan.evaluate.report import marked_difference
+from midspan.page import loss_curve
 
 HOSTILE = "</script><b>&\"'</pre>"
 VOID = {"meta", "line", "circle", "polyline"}

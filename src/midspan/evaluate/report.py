@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from midspan.errors import InputError
-from midspan.evaluate.page import STYLE, loss_curve
 from midspan.files import write_text
+from midspan.page import html_page, loss_curve
 from midspan.train import read_recipe
 from midspan.train.metrics import StepMetrics, read_metrics
 
@@ -63,13 +63,7 @@ def page(results: dict[str, Any], recipe: dict[str, Any] | None, steps: Sequence
         note = "Nats per trained token: each step a dot, the line their running mean."
         sections.append(f'<h2>Loss while training</h2>{curve}<p class="soft">{note}</p>')
     sections += [_table(results), _examples(results["examples"])]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)} · Midspan</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(sections)
-        + "\n</body>\n</html>\n"
-    )
+    return html_page(title, sections)
 
 
 def _header(title: str, results: dict[str, Any], recipe: dict[str, Any] | None) -> str:
@@ -101,7 +95,11 @@ def _training(recipe: dict[str, Any], steps: Sequence[StepMetrics]) -> str:
     facts = {
         "base": recipe["base"],
         "corpus": data["corpus"],
-        "method": f"LoRA, rank {recipe['lora']['rank']}" if train["method"] == "lora" else "all weights",
+        "method": {
+            "lora": f"LoRA, rank {recipe['lora']['rank']}",
+            "layers": "all weights of the layers, and the sentinels' rows",
+            "full": "all weights",
+        }[train["method"]],
         "size": size,
         "infilling": f"rate {fim['rate']:g}, SPM share {fim['spm_rate']:g}; middles: {spans}",
         "learning rate": f"{recipe['optimizer']['lr']:g}",

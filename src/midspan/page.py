@@ -1,12 +1,14 @@
-"""The look of the report: one style sheet, light and dark, and the loss curve as SVG drawn by hand.
+"""The pages that Midspan writes: one style sheet, light and dark, and curves and bars drawn by hand.
 
-Colours are CSS variables, so the curve follows the page into dark mode; matplotlib's output would not.
+A page is a single file: no script, no font, no picture is fetched. Colours are CSS variables, so that drawings
+follow the page into dark mode; a plotting library's output would not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from html import escape
 
 STYLE = """
 :root {
@@ -63,6 +65,8 @@ pre {
   margin: 0; padding: .6rem .75rem; background: var(--code); border-radius: .4rem; overflow-x: auto;
   font: .8125rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; tab-size: 4;
 }
+.bar { display: inline-block; height: .6em; background: var(--accent); border-radius: .15rem; min-width: 1px; }
+td.bars { width: 30%; text-align: left; } td small.path { display: block; margin: 0; overflow-wrap: anywhere; }
 .context { color: var(--soft); }
 .context mark { background: var(--hole); color: var(--ink); border-radius: .2rem; }
 ins { background: var(--bad-back); color: var(--bad); text-decoration: none; border-radius: .15rem; }
@@ -81,6 +85,23 @@ summary { cursor: pointer; color: var(--soft); margin-top: .75rem; }
   tbody th { padding-top: .6rem; }
 }
 """
+
+
+def html_page(title: str, sections: Iterable[str]) -> str:
+    """A whole page of finished sections; the title is plain text."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)} · Midspan</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(sections)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def bar(share: float) -> str:
+    """A bar as long as a share of its cell, from 0 to 1."""
+    return f'<span class="bar" style="width: {100 * min(max(share, 0.0), 1.0):.1f}%"></span>'
+
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 270, 44, 12, 12, 42
 
