@@ -31,8 +31,8 @@ test-slow: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -m "slow or not slow"
 
 check: $(VENV)/.installed-dev
-	@$(BIN)/ruff check src tests scripts
-	@$(BIN)/ruff format --check src tests scripts
+	@$(BIN)/ruff check src tests scripts benchmarks
+	@$(BIN)/ruff format --check src tests scripts benchmarks
 	@$(BIN)/mypy
 
 clean:

@@ -42,12 +42,9 @@ def main() -> None:
     begun = time.monotonic()
 
     midspan("models", "pull", "smollm2-135m")
-    if not corpus.exists():
-        paths = sysconfig.get_paths()
-        sources = [paths["stdlib"], paths["purelib"]]
-        midspan("corpus", "build", *sources, "--languages", "python", "--held-out", HELD_OUT, "--out", corpus)
-    else:
-        console.print(f"\nthe corpus {corpus} is there already")
+    paths = sysconfig.get_paths()
+    options = ["--languages", "python", "--held-out", HELD_OUT, "--workers", "2"]
+    midspan("corpus", "build", paths["stdlib"], paths["purelib"], *options, "--out", corpus)
     recipe = REPOSITORY / "recipes" / "smol" / "code.toml"
     going_on = ["--resume"] if run.exists() else []
     midspan("train", recipe, "--set", f"data.corpus={corpus}", "--out", run, *going_on)
@@ -70,7 +67,8 @@ def show_infills(run: Path) -> None:
     examples = json.loads((run / "results.json").read_text(encoding="utf-8"))["examples"]
     examples.sort(key=lambda e: (e["after"] != e["truth"], e["kind"] == "span"))
     console.print("\n[bold]Three infills in files that the model never saw[/bold]")
-    for example in examples[:3]:
+    in_three_files = {example["path"]: example for example in reversed(examples)}  # the best one of each file
+    for example in sorted(in_three_files.values(), key=examples.index)[:3]:
         console.print(f"\n{example['path']}  ({example['kind']}, {example['layout']})", style="dim")
         text = Text()
         text.append("\n".join(example["prefix"].split("\n")[-4:]), style="dim")
