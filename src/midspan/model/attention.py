@@ -11,6 +11,7 @@ and no length-squared mask is ever built.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -68,3 +69,49 @@ def attend(
         for a, b in zip(segments.bounds, segments.bounds[1:], strict=False)
     ]
     return torch.cat(parts, dim=2)
+
+
+def attend_documents(
+    q_hne: Tensor, k_kne: Tensor, v_kne: Tensor, bounds: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Causal attention within each document by torch's fused CPU kernel, which shares key/value heads as they lie.
+
+    Returns:
+        (n, heads, head_dim) and log-sum-exp (heads, n) float32.
+    """
+    heads, length, head_dim = q_hne.shape
+    out_nhe, lse_hn = (
+        q_hne.new_empty((length, heads, head_dim)),
+        q_hne.new_empty((heads, length), dtype=torch.float32),
+    )
+    for a, b in itertools.pairwise(bounds):
+        out_1hle, lse_1hl = _flash(q_hne[None, :, a:b], k_kne[None, :, a:b], v_kne[None, :, a:b], 0.0, True)
+        if b - a == length:
+            return out_1hle[0].transpose(0, 1).contiguous(), lse_1hl[0].contiguous()
+        out_nhe[a:b], lse_hn[:, a:b] = out_1hle[0].transpose(0, 1), lse_1hl[0]
+    return out_nhe, lse_hn
+
+
+def attend_documents_backward(
+    q_hne: Tensor,
+    k_kne: Tensor,
+    v_kne: Tensor,
+    out_nhe: Tensor,
+    grad_nhe: Tensor,
+    lse_hn: Tensor,
+    bounds: tuple[int, ...],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients (n, heads, head_dim) of queries, and of keys and values as each query head sees them."""
+    groups = len(q_hne) // len(k_kne)
+    k_hne, v_hne = (x.repeat_interleave(groups, dim=0) for x in (k_kne, v_kne))
+    grads = tuple(torch.empty_like(grad_nhe) for _ in range(3))
+    for a, b in itertools.pairwise(bounds):
+        q, k, v, lse = (x[None, :, a:b] for x in (q_hne, k_hne, v_hne, lse_hn))
+        grad, out = (x[a:b].transpose(0, 1)[None] for x in (grad_nhe, out_nhe))
+        for whole, part in zip(grads, _flash_backward(grad, q, k, v, out, lse, 0.0, True), strict=True):
+            whole[a:b] = part[0].transpose(0, 1)
+    return grads
+
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
