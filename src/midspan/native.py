@@ -17,7 +17,6 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from midspan.cache import cache_dir
 from midspan.files import atomic_file
 
 # Sums may be reordered into vector code; infinities and NaNs keep their meaning, and no global mode is changed.
@@ -40,6 +39,8 @@ def compiled(source: Path) -> ctypes.CDLL | None:
     openmp = _torch_openmp()
     if openmp is None:
         return None
+    from midspan.cache import cache_dir
+
     identity = repr((FLAGS, str(openmp), _version(compiler), _processor())).encode()
     digest = hashlib.sha256(source.read_bytes() + b"\0" + identity).hexdigest()[:16]
     path = cache_dir() / "kernels" / f"{source.stem}-{digest}.so"

@@ -5,15 +5,19 @@
     a whole prompt   one document, nothing cached
     cached           new tokens against what the cache holds, every sequence at a length of its own
 
-Packed documents run one by one through torch's fused causal kernel: exact, with a backward on every device,
-and no length-squared mask is ever built.
+No length-squared mask is ever built. Packed documents run one by one through torch's fused causal kernel: exact,
+with a backward on every device. On a GPU they run in one launch where torch has a kernel for that (`varlen_attn`,
+bfloat16 and float16).
 """
 
 from __future__ import annotations
 
+import inspect
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +34,22 @@ class Segments:
     @cached_property
     def positions(self) -> Tensor:
         """Positions of shape (1, length), starting from 0 in every document."""
-        return torch.cat([torch.arange(b - a) for a, b in zip(self.bounds, self.bounds[1:], strict=False)])[None]
+        return torch.cat([torch.arange(b - a) for a, b in itertools.pairwise(self.bounds)])[None]
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest document."""
+        return max(b - a for a, b in itertools.pairwise(self.bounds))
+
+    def ends(self, device: torch.device) -> Tensor:
+        """The bounds as a GPU's kernel wants them, int32; copied to a device once."""
+        if device not in self._ends:
+            self._ends[device] = torch.tensor(self.bounds, dtype=torch.int32, device=device)
+        return self._ends[device]
+
+    @cached_property
+    def _ends(self) -> dict[torch.device, Tensor]:
+        return {}
 
 
 def attend(
@@ -60,15 +79,56 @@ def attend(
         q_bkgd = q_bhld.reshape(len(q_bhld), k_bkld.shape[1], -1, q_bhld.shape[-1])
         mask = mask.repeat(1, 1, groups, 1)
         return F.scaled_dot_product_attention(q_bkgd, k_bkld, v_bkld, attn_mask=mask).reshape(q_bhld.shape)
+    if segments is not None:
+        return attend_packed(q_bhld, k_bkld, v_bkld, segments)
     if groups > 1:
         k_bkld, v_bkld = (x.repeat_interleave(groups, dim=1) for x in (k_bkld, v_bkld))
-    if segments is None:
-        return F.scaled_dot_product_attention(q_bhld, k_bkld, v_bkld, is_causal=True)
+    return F.scaled_dot_product_attention(q_bhld, k_bkld, v_bkld, is_causal=True)
+
+
+def attend_packed(q_bhld: Tensor, k_bkld: Tensor, v_bkld: Tensor, segments: Segments) -> Tensor:
+    """Causal attention of every document of the one sequence in the batch over itself; shapes as for `attend`."""
+    if _varlen is not None and q_bhld.is_cuda and q_bhld.dtype in (torch.bfloat16, torch.float16):
+        return attend_varlen(_varlen, _VARLEN_WORDS, q_bhld, k_bkld, v_bkld, segments)
+    groups = q_bhld.shape[1] // k_bkld.shape[1]
+    if groups > 1:
+        k_bkld, v_bkld = (x.repeat_interleave(groups, dim=1) for x in (k_bkld, v_bkld))
     parts = [
         F.scaled_dot_product_attention(q_bhld[:, :, a:b], k_bkld[:, :, a:b], v_bkld[:, :, a:b], is_causal=True)
-        for a, b in zip(segments.bounds, segments.bounds[1:], strict=False)
+        for a, b in itertools.pairwise(segments.bounds)
     ]
     return torch.cat(parts, dim=2)
+
+
+def attend_varlen(
+    kernel: Callable[..., Tensor],
+    words: frozenset[str],
+    q_bhld: Tensor,
+    k_bkld: Tensor,
+    v_bkld: Tensor,
+    segments: Segments,
+) -> Tensor:
+    """`attend_packed` by a kernel of `varlen_attn`'s meaning, in any of the ways that torch has spelled it.
+
+    2.10 says `is_causal`, later ones a window of (-1, 0); 2.12 and later share key/value heads on request. `words` are
+    the names of the kernel's parameters.
+    """
+    causal: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in words else {"is_causal": True}
+    groups = q_bhld.shape[1] // k_bkld.shape[1]
+    if groups > 1 and "enable_gqa" in words:
+        causal["enable_gqa"] = True
+    elif groups > 1:
+        k_bkld, v_bkld = (x.repeat_interleave(groups, dim=1) for x in (k_bkld, v_bkld))
+    q_lhd, k_lkd, v_lkd = (x[0].transpose(0, 1) for x in (q_bhld, k_bkld, v_bkld))
+    ends, longest = segments.ends(q_bhld.device), segments.longest
+    return kernel(q_lhd, k_lkd, v_lkd, ends, ends, longest, longest, **causal).transpose(0, 1)[None]
+
+
+try:
+    from torch.nn.attention.varlen import varlen_attn as _varlen
+except ImportError:  # torch before 2.10
+    _varlen = None
+_VARLEN_WORDS = frozenset(inspect.signature(_varlen).parameters) if _varlen is not None else frozenset[str]()
 
 
 def attend_documents(

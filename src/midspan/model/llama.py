@@ -70,7 +70,7 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
 
     def forward(self, x_bld: Tensor, step: Step, layer: int) -> Tensor:
-        if step.cache is None and is_fusible(self, x_bld):
+        if step.is_whole and is_fusible(self, x_bld):
             return fused_block(self, x_bld, step)  # the same in fewer passes over memory
         x_bld = x_bld + self.self_attn(self.input_layernorm(x_bld), step, layer)
         return x_bld + self.mlp(self.post_attention_layernorm(x_bld))
@@ -97,6 +97,11 @@ class Step:
             self.positions_bl = torch.arange(ids_bl.shape[1], device=ids_bl.device)[None]
         self.cos, self.sin = cos_sin(self.positions_bl, config)
         self.shape = tuple(ids_bl.shape)
+
+    @property
+    def is_whole(self) -> bool:
+        """Rows from their start, all their tokens at hand."""
+        return self.cache is None and type(self.segments) in (Segments, type(None))
 
     @cached_property
     def bounds(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ The gradients are made where the logits are at hand, in the forward pass, and on
 that is one product with the vocabulary's matrix less than computing each chunk's logits again. A matrix that is
 frozen gets none, nor does its share of the work get done; rows that train in place of frozen ones get theirs.
 For bfloat16 on a CPU, loss and error are one compiled pass over the logits. Elsewhere torch's own
-`F.linear_cross_entropy` does the same for a plain matrix that trains, a third faster, and is used where there is one.
+`F.linear_cross_entropy` does the same for a plain matrix that trains, a third faster, where torch has it.
 """
 
 from __future__ import annotations

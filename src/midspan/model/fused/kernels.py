@@ -31,7 +31,7 @@ def library() -> Any:
 
 
 def fits(x: Tensor) -> bool:
-    """Whether the kernels can read a tensor: bfloat16 on a CPU that has a compiler, not inside a compiled graph."""
+    """Whether the kernels can read a tensor: bfloat16 on a CPU, a C++ compiler, no graph being compiled."""
     if x.dtype != torch.bfloat16 or x.device.type != "cpu" or type(x) is not Tensor:
         return False
     return not torch.compiler.is_compiling() and library() is not None
@@ -137,7 +137,7 @@ def attention_backward(
     lse_hn: Tensor,
     bounds: tuple[int, ...],
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Gradients (n, h, e) of queries, and of keys and values for each query head; None where there is no kernel."""
+    """Gradients (n, h, e) of queries, and of keys and values for each query head; None where it has no kernel."""
     heads, rows, dim = q_hne.shape
     longest = max(b - a for a, b in itertools.pairwise(bounds))
     found = attention_library()

@@ -60,7 +60,7 @@ class _Project(torch.autograd.Function):
 
 
 class _Attention(torch.autograd.Function):
-    """Queries, keys and values of each token, the first two turned by its position, and what they find (n, h * e)."""
+    """Queries, keys and values of each token, turned by its position, and what they find (n, h * e)."""
 
     @staticmethod
     def forward(
@@ -123,7 +123,7 @@ class _SwiGlu(torch.autograd.Function):
 
 
 def is_fusible(module: nn.Module, x: Tensor) -> bool:
-    """Whether a module's layers can run in few passes: bfloat16 on a CPU, plain tensors, nothing hooked in between.
+    """Whether a module can run in few passes: bfloat16 on a CPU, plain tensors, nothing hooked in between.
 
     Tensors that are spread over processes, quantised matrices and graphs being compiled take the plain way.
     """

@@ -100,7 +100,7 @@ class Maps:
 
 
 def weight_gradient(grad_no: Tensor, x_nd: Tensor) -> Tensor:
-    """grad^T x (o, d). Torch turns an operand slowly on its way into a product: the narrower one is turned before."""
+    """grad^T x (o, d). Torch turns an operand slowly on its way into a product: the narrower one comes turned."""
     if x_nd.shape[1] < grad_no.shape[1]:
         return kernels.transposed(kernels.transposed(x_nd) @ grad_no)
     return kernels.transposed(grad_no) @ x_nd
