@@ -74,9 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
             for check in find():
                 wrong += not check.passed
                 results["checks"].append(vars(check) | {"passed": check.passed})
-                print(
-                    f"{'ok   ' if check.passed else 'WRONG'} {check.name}: {check.error:.2g} (at most {check.limit:g})"
-                )
+                verdict = "ok   " if check.passed else "WRONG"
+                print(f"{verdict} {check.name}: {check.error:.2g} (at most {check.limit:g})")
         except Exception as error:  # the other checks still tell something
             wrong += 1
             results["checks"].append({"failed": f"{type(error).__name__}: {error}"})

@@ -9,14 +9,15 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 BLOCK = """
 import sys
+ABSENT = {"safetensors", "platformdirs", "rich", "transformers", "peft", "numba", "xxhash", "pyarrow", "typer"}
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"safetensors", "platformdirs", "rich", "transformers", "peft", "numba", "xxhash"}:
+        if name.partition(".")[0] in ABSENT:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Absent())
 import importlib.util
 find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, package=None: None if name in ("transformers", "peft") else find(name, package)
+importlib.util.find_spec = lambda name, package=None: None if name in ABSENT else find(name, package)
 from benchmarks.gpu.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -110,8 +110,8 @@ def attend_varlen(
 ) -> Tensor:
     """`attend_packed` by a kernel of `varlen_attn`'s meaning, in any of the ways that torch has spelled it.
 
-    2.10 says `is_causal`, later ones a window of (-1, 0); 2.12 and later share key/value heads on request. `words` are
-    the names of the kernel's parameters.
+    2.10 says `is_causal`, later ones a window of (-1, 0); 2.12 and later share key/value heads on request.
+    `words` are the names of the kernel's parameters.
     """
     causal: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in words else {"is_causal": True}
     groups = q_bhld.shape[1] // k_bkld.shape[1]
