@@ -90,6 +90,14 @@ def chat_format(tokenizer: Tokenizer) -> ChatFormat:
     )
 
 
+def end_ids(tokenizer: Tokenizer) -> list[int]:
+    """What ends a text of this vocabulary: EOS, and what ends answers where it has a chat format of its own."""
+    ids = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    if tokenizer.chat_template is not None or tokenizer.id_of(STEP) is not None:
+        ids += sorted(chat_format(tokenizer).stop_ids - {*ids})
+    return ids
+
+
 class Llama2:
     """Llama 2's format, of the 7B, 13B and 34B Instruct models: BOS and EOS round every turn."""
 
