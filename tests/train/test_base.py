@@ -57,8 +57,8 @@ def test_settings_change_the_rotary_embedding_and_what_is_written(tiny_base: Pat
 
 def test_linear_and_llama3_scaling_go_the_same_way(tiny_base: Path, tmp_path: Path) -> None:
     ids = torch.arange(200)[None]
-    for kind in ("linear", "llama3"):
-        settings = ModelSettings(rope_scaling=RopeScaling(kind=kind, factor=2.0, original_max_positions=64))
+    for kind, original in (("linear", None), ("llama3", 64)):
+        settings = ModelSettings(rope_scaling=RopeScaling(kind=kind, factor=2.0, original_max_positions=original))
         model, _ = prepare_base(str(tiny_base), torch.float32, settings)
         write_hf(tmp_path / kind, model, model.config, dtype=torch.float32)
         oracle = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / kind, dtype=torch.float32)
@@ -106,6 +106,10 @@ def test_rows_longer_than_the_model_has_positions_are_refused(tiny_base: Path) -
     [
         ({"rope_theta": -1.0}, r"model\.rope_theta is -1\.0; it must be above 0"),
         ({"max_positions": 0}, r"model\.max_positions is 0"),
+        (
+            {"rope_scaling": RopeScaling(kind="linear", factor=2.0, original_max_positions=64)},
+            "values that the kind 'linear' does not use; take them out",
+        ),
         ({"chat": "mine"}, r"model\.chat is 'mine'; the choices are llama-2, steps, chatml"),
     ],
 )

@@ -79,6 +79,12 @@ class ModelSettings:
             if value is not None and value <= 0:
                 raise InputError(f"model.{name} is {value}; it must be above 0")
 
+        scaling = self.rope_scaling
+        if scaling is not None and RopeScaling.from_hf(scaling.to_hf(), 0) != scaling:
+            raise InputError(
+                f"model.rope_scaling gives values that the kind {scaling.kind!r} does not use; take them out"
+            )
+
     def changed(self, config: ModelConfig) -> ModelConfig:
         """The base's config as this stage trains it."""
         names = ("rope_theta", "rope_scaling", "max_positions")
