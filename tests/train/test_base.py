@@ -73,7 +73,7 @@ def test_a_shape_is_trained_from_nothing_with_the_bases_vocabulary(tiny_base: Pa
     assert model.config.vocab_size == tokenizer.vocab_size == 261
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert (model.config.max_positions, model.config.num_kv_heads, model.config.head_dim) == (128, 2, 8)
-    assert 0.018 < float(model.model.embed_tokens.weight.std()) < 0.022
+    assert 0.018 < model.model.embed_tokens.weight.std().item() < 0.022
     vocabulary_alone = tmp_path / "vocabulary"
     tokenizer.save(vocabulary_alone)
     again, _ = prepare_base(str(vocabulary_alone), torch.float32, settings, row_tokens=64)

@@ -91,7 +91,7 @@ def test_every_stage_is_there_and_keeps_what_its_parents_have(trained: Path) -> 
 
 def test_a_stage_starts_from_its_parents_weights(trained: Path) -> None:
     """The first loss of the Python stage is one of a trained model, which one from nothing is far from."""
-    assert losses(trained / "tiny-code")[0] > 5.4  # about log(261)
+    assert losses(trained / "tiny-code")[0] > 5.3  # about log(261)
     assert losses(trained / "tiny-python")[0] < 0.8 * losses(trained / "tiny-code")[0]
 
 
