@@ -34,7 +34,7 @@ from typing import Any
 import tokenizers
 
 from midspan.errors import InputError
-from midspan.tokenizer.gguf_vocabulary import GgufVocabulary
+from midspan.tokenizer.gguf_vocabulary import GgufVocabulary, PieceType
 
 Definition = dict[str, Any]
 
@@ -59,6 +59,7 @@ PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
     "starcoder": (r"\p{N}", _WORDS_OF_GPT2),
     "llama-bpe": (_WORDS_OF_GPT4 % 3,),
     "qwen2": (_WORDS_OF_GPT4 % 1,),
+    "gpt-2": (_WORDS_OF_GPT2,),
     "deepseek-coder": (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"),
 }
 """Regular expressions by the name in `tokenizer.ggml.pre`, applied in turn, each match cut out as a word.
@@ -80,10 +81,10 @@ def _split(regex: str, behavior: str = "Isolated") -> Definition:
     return {"type": "Split", "pattern": {"Regex": regex}, "behavior": behavior, "invert": False}
 
 
-def added_token(token_id: int, content: str) -> Definition:
-    """An entry of `added_tokens` for a special token that is matched literally."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {"id": token_id, "content": content, **flags}
+def added_token(token_id: int, content: str, *, control: bool = True) -> Definition:
+    """An entry of `added_tokens` for a token that is matched literally; `control` if it stands for no text."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": token_id, "content": content, **flags, "special": control}
 
 
 def bpe_definition(
@@ -135,7 +136,10 @@ def definition_from_gguf(vocabulary: GgufVocabulary) -> Definition:
     return bpe_definition(
         vocab=vocab,
         merges=[merge.split(" ", 1) for merge in vocabulary.merges],
-        added_tokens=[added_token(i, vocabulary.pieces[i]) for i in sorted(vocabulary.special_ids())],
+        added_tokens=[
+            added_token(i, vocabulary.pieces[i], control=vocabulary.types[i] != PieceType.USER_DEFINED)
+            for i in sorted(vocabulary.special_ids())
+        ],
         pre_tokenizer=_sequence(steps, "pretokenizers"),
         decoder={**byte_level, "use_regex": True},
         ignore_merges=vocabulary.pre_tokenizer == "llama-bpe",
