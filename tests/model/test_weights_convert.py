@@ -103,13 +103,13 @@ def test_a_damaged_source_and_values_too_large_leave_nothing(run: Path, tmp_path
     state["model.layers.1.mlp.up_proj.weight"] *= 1e6
     write_hf(tmp_path / "large", state, CONFIG, tokenizer=VOCABULARY, dtype=torch.float32)
     for to, target in (("hf", "a"), ("gguf", "a.gguf"), ("meta", "a")):
-        with pytest.raises(InputError, match="too large for [fF]16; use bf16 or f32"):
+        with pytest.raises(InputError, match=r"too large for [fF]16; use bf16 or f32"):
             convert(tmp_path / "large", tmp_path / target, to, kind="f16")
     weights = run / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(InputError, match="damaged or ends early"):
         convert(run, tmp_path / "a.gguf", "gguf")
+    write_hf(tmp_path / "bare", random_state(CONFIG), CONFIG)
     with pytest.raises(InputError, match="holds neither tokenizer"):
-        write_hf(tmp_path / "bare", random_state(CONFIG), CONFIG)
         convert(tmp_path / "bare", tmp_path / "a.gguf", "gguf")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare", "large", "run"]

@@ -152,8 +152,7 @@ def test_smollm2_with_sentinels(programs: Path, tmp_path: Path) -> None:
     assert fim is not None
     for kind, slack in (("f32", 0.02), ("f16", 0.05), ("q8_0", 0.5), ("q4_0", 1.0), ("q4_k", 1.0)):
         path = tmp_path / f"{kind}.gguf"
-        state = {name: parameter for name, parameter in model.named_parameters()}
-        write_gguf(path, state.items(), model.config, tokenizer, kind=kind)
+        write_gguf(path, model.named_parameters(), model.config, tokenizer, kind=kind)
         stored = load_model(path)
         with serving(programs, path) as server:
             roles = {
