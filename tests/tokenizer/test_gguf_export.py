@@ -131,7 +131,7 @@ def test_a_pre_tokeniser_without_a_name_is_refused(tmp_path: Path) -> None:
     steps = [{"type": "Digits", "individual_digits": False}, BYTE_LEVEL]
     definition["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
     path.write_text(json.dumps(definition), encoding="utf-8")
-    with pytest.raises(InputError, match=r"cuts words in a way that GGUF has no name for \(Digits; "):
+    with pytest.raises(InputError, match=r"cuts words in a way that GGUF has no name for .*Digits"):
         Tokenizer.load(tmp_path).gguf_fields()
 
 

@@ -66,6 +66,15 @@ PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
 Facts from llama.cpp's src/llama-vocab.cpp and the families' own tokenizer.json files."""
 
 
+_ABSENT = r"[\x{"
+"""How the expression begins that cuts out bytes without a token."""
+
+
+def plain_regexes(regexes: Iterable[str]) -> tuple[str, ...]:
+    """Regular expressions in one spelling: line ends escaped, no `{1,1}`."""
+    return tuple(regex.replace("\r", r"\r").replace("\n", r"\n").replace("{1,1}", "") for regex in regexes)
+
+
 def _steps(part: Definition | None, key: str) -> list[Definition]:
     """The steps of a normaliser or pre-tokeniser, whether or not it is a Sequence."""
     if part is None:
@@ -132,7 +141,8 @@ def definition_from_gguf(vocabulary: GgufVocabulary) -> Definition:
     steps = [*(_split(regex) for regex in regexes), byte_level]
     absent = [symbol for symbol, byte in BYTE_OF_SYMBOL.items() if byte in _IN_UTF8 and symbol not in vocab]
     if absent:
-        steps.append(_split("[" + "".join(f"\\x{{{ord(symbol):X}}}" for symbol in absent) + "]", "Removed"))
+        codes = [f"\\x{{{ord(symbol):X}}}" for symbol in absent]
+        steps.append(_split("[" + "".join(codes) + "]", "Removed"))
     return bpe_definition(
         vocab=vocab,
         merges=[merge.split(" ", 1) for merge in vocabulary.merges],
@@ -220,6 +230,25 @@ class BpeBackend:
     def steps(self, section: str, key: str) -> list[Definition]:
         """The steps of the definition's normaliser or pre-tokeniser."""
         return _steps(self.definition[section], key)
+
+    def word_regexes(self) -> tuple[str, ...]:
+        """The pre-tokeniser as regular expressions applied in turn, whatever way the file spells them.
+
+        They compare with `plain_regexes`; a step that is none is there as JSON. What cuts out bytes without a
+        token is left out.
+        """
+        found = []
+        for step in self.steps("pre_tokenizer", "pretokenizers"):
+            regex = step["pattern"].get("Regex") if step["type"] == "Split" else None
+            if regex is not None and step["behavior"] == "Isolated" and not step.get("invert"):
+                found.append(regex)
+            elif step["type"] == "Digits" and step["individual_digits"]:
+                found.append(r"\p{N}")
+            elif step["type"] == "ByteLevel" and step.get("use_regex", True):
+                found.append(_WORDS_OF_GPT2)
+            elif step["type"] != "ByteLevel" and not (regex or "").startswith(_ABSENT):
+                found.append(json.dumps(step))
+        return plain_regexes(found)
 
     def _build_engine(self, source: str) -> tokenizers.Tokenizer:
         model = self.definition["model"]

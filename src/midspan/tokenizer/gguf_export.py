@@ -5,9 +5,8 @@
     tokenizer.json, "▁" for space  kind "llama"   scores made from the order of the merges
 
 GGUF has no regular expressions, only names for those that llama.cpp knows. The name is found by what the
-pre-tokeniser does: each step is written as the expression it cuts by (`Digits` is `\\p{N}`, a `ByteLevel` that
-cuts is GPT-2's), and the list of expressions is looked up. A vocabulary that is not in the table is refused,
-because a wrong name would give other ids without a word.
+pre-tokeniser does (`BpeBackend.word_regexes`), whatever way the file spells it. What is not in the table is
+refused, because a wrong name would give other ids without a word.
 
 A tokenizer.json ranks pairs and GGUF ranks the pieces that they make. The two agree where every way to make a
 piece is a merge and they stand together, which is how all conversions from SentencePiece write them; it is
@@ -22,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from midspan.errors import InputError
-from midspan.tokenizer.bpe_backend import PRE_TOKENIZERS, BpeBackend, Definition
+from midspan.tokenizer.bpe_backend import PRE_TOKENIZERS, BpeBackend, plain_regexes
 from midspan.tokenizer.gguf_vocabulary import GgufVocabulary, PieceType, padding_piece
 from midspan.tokenizer.load import Vocabulary
 from midspan.tokenizer.sentencepiece_backend import SentencePieceBackend, proto_from_gguf
@@ -82,35 +81,14 @@ def _byte_level_fields(backend: BpeBackend) -> dict[str, Any]:
 
 
 def _pre_tokenizer_name(backend: BpeBackend) -> str:
-    cuts = [cut for step in backend.steps("pre_tokenizer", "pretokenizers") if (cut := _cut(step)) is not None]
+    cuts = backend.word_regexes()
     for name, regexes in PRE_TOKENIZERS.items():
-        if [_plain(regex) for regex in regexes] == cuts:
+        if plain_regexes(regexes) == cuts:
             return name
     raise InputError(
-        f"the vocabulary cuts words in a way that GGUF has no name for ({'; '.join(map(str, cuts))}); Midspan "
-        f"writes {', '.join(sorted(PRE_TOKENIZERS))}: convert to hf instead"
+        f"the vocabulary cuts words in a way that GGUF has no name for ({'; '.join(cuts)}); Midspan writes "
+        f"{', '.join(sorted(PRE_TOKENIZERS))}: convert to hf instead"
     )
-
-
-def _cut(step: Definition) -> str | None:
-    """The expression by which a step cuts words; None for a step that cuts none or mends missing bytes."""
-    match step:
-        case {"type": "ByteLevel"}:
-            return PRE_TOKENIZERS["gpt-2"][0] if step.get("use_regex", True) else None
-        case {"type": "Digits", "individual_digits": True}:
-            return r"\p{N}"
-        case {"type": "Split", "behavior": "Removed", "pattern": {"Regex": regex}} if regex.startswith(r"[\x{"):
-            return None
-        case {"type": "Split", "behavior": "Isolated", "pattern": {"Regex": regex}} if not step.get("invert"):
-            return _plain(regex)
-        case {"type": "Split", "behavior": "Removed", "pattern": {"Regex": regex}, "invert": True}:
-            return _plain(regex)  # keeps what matches, which with an exhaustive expression is everything
-        case _:
-            return f"{step['type']} {step.get('behavior', '')}".strip()
-
-
-def _plain(regex: str) -> str:
-    return regex.replace("{1,1}", "")
 
 
 def _ranked_by_score(backend: BpeBackend) -> SentencePieceBackend:
