@@ -9,15 +9,13 @@ pre-tokeniser does (`BpeBackend.word_regexes`), whatever way the file spells it.
 refused, because a wrong name would give other ids without a word.
 
 A tokenizer.json ranks pairs and GGUF ranks the pieces that they make. The two agree where every way to make a
-piece is a merge and they stand together, which is how all conversions from SentencePiece write them; it is
-checked.
+piece is a merge and they stand together, as in conversions from SentencePiece. It is checked: the scores have to
+give the same merges again.
 
 Lost: Unicode normalisation (Qwen2's NFC), which llama.cpp does not do.
 """
 
-import itertools
 import re
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from midspan.errors import InputError
@@ -94,10 +92,14 @@ def _pre_tokenizer_name(backend: BpeBackend) -> str:
 def _ranked_by_score(backend: BpeBackend) -> SentencePieceBackend:
     """The same vocabulary for SentencePiece; InputError where its merges are not what scores would give."""
     model = backend.definition["model"]
+    merges: list[list[str]] = [list(pair) for pair in model["merges"]]
+    last = {left + right: i for i, (left, right) in enumerate(merges)}
     scores: dict[str, float] = {}
-    for left, right in model["merges"]:
-        scores.setdefault(left + right, -float(len(scores)))
-    lowest = -float(len(scores))
+    rank = end = -1
+    for i, (left, right) in enumerate(merges):
+        rank += i > end  # pieces whose merges are interleaved, such as runs of spaces, have one score
+        scores.setdefault(left + right, -float(rank))
+        end = max(end, last[left + right])
     types = [
         PieceType.CONTROL
         if i in backend.special_ids
@@ -114,21 +116,15 @@ def _ranked_by_score(backend: BpeBackend) -> SentencePieceBackend:
         kind="llama",
         pre_tokenizer="default",
         pieces=[piece or padding_piece(i) for i, piece in enumerate(backend.pieces)],
-        scores=[scores.get(piece, lowest) for piece in backend.pieces],
+        scores=[scores.get(piece, -float(len(merges))) for piece in backend.pieces],
         types=[int(kind) for kind in types],
         merges=[],
         entries={"tokenizer.ggml.add_space_prefix": backend.has_leading_space},
     )
     ranked = SentencePieceBackend(proto_from_gguf(vocabulary), vocabulary.source)
-    if _ways(ranked.merges()) != _ways(model["merges"]):
+    if ranked.merges() != merges:
         raise InputError(
             "the vocabulary's tokenizer.json merges pairs in an order that a GGUF of kind llama cannot say; put "
             "the tokenizer.model of the same model beside it"
         )
     return ranked
-
-
-def _ways(merges: Iterable[Sequence[str]]) -> list[tuple[str, list[str]]]:
-    """Pieces in the order in which merges make them, each with the left halves by which it is made."""
-    made = itertools.groupby(merges, key=lambda pair: pair[0] + pair[1])
-    return [(piece, sorted(left for left, _ in pairs)) for piece, pairs in made]

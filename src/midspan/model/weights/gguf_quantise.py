@@ -25,10 +25,12 @@ from gguf.quants import quantize
 from numba import njit, prange
 
 Kind = GGMLQuantizationType
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
 _BLOCK = 256
 
 
-def quantise(values: npt.NDArray[np.float32], kind: Kind) -> npt.NDArray[Any]:
+def quantise(values: Floats, kind: Kind) -> npt.NDArray[Any]:
     """The bytes of a tensor in a storage type.
 
     Args:
@@ -38,11 +40,7 @@ def quantise(values: npt.NDArray[np.float32], kind: Kind) -> npt.NDArray[Any]:
     if kind not in (Kind.Q4_K, Kind.Q5_K, Kind.Q6_K):
         return quantize(values, kind)
     blocks = np.ascontiguousarray(values, np.float32).reshape(-1, _BLOCK)
-    if kind == Kind.Q6_K:
-        packed = _pack_q6(*_fit_symmetric(blocks))
-    else:
-        top = 15 if kind == Kind.Q4_K else 31
-        packed = _pack_q45(*_fit_affine(blocks, top), top)
+    packed = _q6(blocks) if kind == Kind.Q6_K else _q45(blocks, 15 if kind == Kind.Q4_K else 31)
     return packed.reshape(*values.shape[:-1], values.shape[-1] // _BLOCK * GGML_QUANT_SIZES[kind][1])
 
 
@@ -80,33 +78,18 @@ def _affine(x: Any, weights: Any, top: int, q: Any) -> tuple[float, float]:
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _fit_affine(blocks: Any, top: int) -> tuple[Any, Any, Any, Any, Any]:
-    """Super-block scales d and m (n), 6-bit scales and minima (n, 8), and integers (n, 256)."""
-    n = len(blocks)
-    d, m = np.zeros(n, np.float32), np.zeros(n, np.float32)
-    scales, minima = np.zeros((n, 8), np.uint8), np.zeros((n, 8), np.uint8)
-    integers = np.zeros((n, 256), np.uint8)
-    for block in prange(n):
+def _fit_affine(blocks: Any, top: int) -> tuple[Any, Any]:
+    """Scales and minima (n, 8) of groups of 32 for super-blocks (n, 256)."""
+    scales, minima = np.zeros((len(blocks), 8), np.float32), np.zeros((len(blocks), 8), np.float32)
+    for block in prange(len(blocks)):
         x = blocks[block].astype(np.float64)
         # The root of the mean square beside each magnitude keeps small values from counting for nothing.
         weights = np.sqrt(2.0 * (x * x).mean()) + np.abs(x)
-        fitted, q = np.zeros((2, 8)), np.zeros(32)
+        q = np.zeros(32)
         for group in range(8):
             part = slice(group * 32, group * 32 + 32)
-            fitted[0, group], fitted[1, group] = _affine(x[part], weights[part], top, q)
-        # F16 as the reader will see it: the integers are chosen for that.
-        d[block] = np.float32(np.float16(fitted[0].max() / 63))
-        m[block] = np.float32(np.float16(fitted[1].max() / 63))
-        for group in range(8):
-            if d[block] > 0:
-                scales[block, group] = min(round(fitted[0, group] / d[block]), 63)
-            if m[block] > 0:
-                minima[block, group] = min(round(fitted[1, group] / m[block]), 63)
-            scale, minimum = d[block] * scales[block, group], m[block] * minima[block, group]
-            if scale > 0:
-                for i in range(group * 32, group * 32 + 32):
-                    integers[block, i] = min(max(round((x[i] + minimum) / scale), 0), top)
-    return d, m, scales, minima, integers
+            scales[block, group], minima[block, group] = _affine(x[part], weights[part], top, q)
+    return scales, minima
 
 
 @njit(cache=True, nogil=True)
@@ -131,64 +114,65 @@ def _symmetric(x: Any, q: Any) -> float:
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _fit_symmetric(blocks: Any) -> tuple[Any, Any, Any]:
-    """Super-block scale d (n), int8 scales (n, 16), and integers from 0 to 63 (n, 256)."""
-    n = len(blocks)
-    d = np.zeros(n, np.float32)
-    scales, integers = np.zeros((n, 16), np.int8), np.full((n, 256), 32, np.uint8)
-    for block in prange(n):
-        x = blocks[block].astype(np.float64)
-        fitted, q = np.zeros(16), np.zeros(16)
+def _fit_symmetric(blocks: Any) -> Any:
+    """Scales (n, 16) of groups of 16 for super-blocks (n, 256)."""
+    scales = np.zeros((len(blocks), 16), np.float32)
+    for block in prange(len(blocks)):
+        q = np.zeros(16)
         for group in range(16):
-            fitted[group] = _symmetric(x[group * 16 : group * 16 + 16], q)
-        d[block] = np.float32(np.float16(-fitted[np.abs(fitted).argmax()] / 128))
-        if d[block] == 0:
-            continue
-        for group in range(16):
-            scales[block, group] = min(max(round(fitted[group] / d[block]), -128), 127)
-            scale = d[block] * scales[block, group]
-            if scale != 0:
-                for i in range(group * 16, group * 16 + 16):
-                    integers[block, i] = min(max(round(x[i] / scale), -32), 31) + 32
-    return d, scales, integers
+            scales[block, group] = _symmetric(blocks[block, group * 16 : group * 16 + 16].astype(np.float64), q)
+    return scales
 
 
-def _halves(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """F16 bytes (n, 2)."""
-    return values.astype(np.float16)[:, None].view(np.uint8)
+def _shared(values: Floats, extreme: Floats, low: int, high: int) -> tuple[Floats, Bytes, Floats]:
+    """Groups' scales as integers times one number of the super-block.
+
+    Args:
+        values: (n, groups).
+        extreme: what the integer of most magnitude stands for, divided by it (n, 1).
+        low: the least integer, and `high` the greatest.
+
+    Returns:
+        The number's F16 bytes (n, 2), the integers (n, groups), and the scales that both give (n, groups, 1).
+    """
+    half = extreme.astype(np.float16)
+    number = half.astype(np.float32)
+    integers = np.rint(_quotient(values, number)).clip(low, high)
+    return half.view(np.uint8), integers.astype(np.int8).view(np.uint8), (number * integers)[..., None]
 
 
-def _pack_q45(
-    d: npt.NDArray[np.float32],
-    m: npt.NDArray[np.float32],
-    scales: npt.NDArray[np.uint8],
-    minima: npt.NDArray[np.uint8],
-    integers: npt.NDArray[np.uint8],
-    top: int,
-) -> npt.NDArray[np.uint8]:
+def _quotient(values: Floats, divisor: Floats) -> Floats:
+    """The quotient, and 0 where the divisor is."""
+    return np.divide(values, divisor, out=np.zeros_like(values), where=divisor != 0)
+
+
+def _q45(blocks: Floats, top: int) -> Bytes:
     """d, m, eight pairs of 6 bits in 12 bytes, then (5 bits) the fifth bits, then nibbles of paired groups."""
-    low = slice(0, 4)
+    fitted, lowest = _fit_affine(blocks, top)
+    d, scales, scale = _shared(fitted, fitted.max(axis=1, keepdims=True) / 63, 0, 63)
+    m, minima, minimum = _shared(lowest, lowest.max(axis=1, keepdims=True) / 63, 0, 63)
+    integers = np.rint(_quotient(blocks.reshape(-1, 8, 32) + minimum, scale)).clip(0, top).astype(np.uint8)
     pairs = [
-        scales[:, low] | scales[:, 4:] >> 4 << 6,
-        minima[:, low] | minima[:, 4:] >> 4 << 6,
+        scales[:, :4] | scales[:, 4:] >> 4 << 6,
+        minima[:, :4] | minima[:, 4:] >> 4 << 6,
         scales[:, 4:] & 15 | (minima[:, 4:] & 15) << 4,
     ]
-    groups = integers.reshape(-1, 4, 2, 32)
-    nibbles = (groups[:, :, 0] & 15 | groups[:, :, 1] << 4).reshape(-1, 128)
     fifth = []
     if top > 15:
-        bits = integers.reshape(-1, 8, 32) >> 4 << np.arange(8, dtype=np.uint8)[:, None]
-        fifth = [np.bitwise_or.reduce(bits, axis=1)]
-    return np.concatenate([_halves(d), _halves(m), *pairs, *fifth, nibbles], axis=1)
+        fifth = [np.bitwise_or.reduce(integers >> 4 << np.arange(8, dtype=np.uint8)[:, None], axis=1)]
+    paired = integers.reshape(-1, 4, 2, 32) & 15
+    nibbles = (paired[:, :, 0] | paired[:, :, 1] << 4).reshape(-1, 128)
+    return np.concatenate([d, m, *pairs, *fifth, nibbles], axis=1)
 
 
-def _pack_q6(
-    d: npt.NDArray[np.float32], scales: npt.NDArray[np.int8], integers: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.uint8]:
-    """Per half of 128 values: 64 bytes of nibbles, then of both 32 bytes of upper bits; scales; d."""
-    quarters = integers.reshape(-1, 2, 4, 32)
+def _q6(blocks: Floats) -> Bytes:
+    """Nibbles of both halves of 128 values (64 bytes each), their upper bits (32 each), scales, d."""
+    fitted = _fit_symmetric(blocks)
+    extreme = np.take_along_axis(fitted, np.abs(fitted).argmax(axis=1, keepdims=True), axis=1)
+    d, scales, scale = _shared(fitted, (extreme / -128).astype(np.float32), -128, 127)
+    integers = np.rint(_quotient(blocks.reshape(-1, 16, 16), scale)).clip(-32, 31).astype(np.int8) + 32
+    quarters = integers.astype(np.uint8).reshape(-1, 2, 4, 32)
     low = quarters & 15
     nibbles = np.stack([low[:, :, 0] | low[:, :, 2] << 4, low[:, :, 1] | low[:, :, 3] << 4], axis=2)
     upper = np.bitwise_or.reduce(quarters >> 4 << np.arange(0, 8, 2, dtype=np.uint8)[:, None], axis=2)
-    parts = [nibbles.reshape(-1, 128), upper.reshape(-1, 64), scales.view(np.uint8), _halves(d)]
-    return np.concatenate(parts, axis=1)
+    return np.concatenate([nibbles.reshape(-1, 128), upper.reshape(-1, 64), scales, d], axis=1)

@@ -30,7 +30,6 @@ from midspan.errors import InputError
 from midspan.files import atomic_file
 from midspan.fim import FimFormat
 from midspan.model.config import ModelConfig
-from midspan.model.rope import inverse_frequencies
 from midspan.model.weights.assemble import checked, parameter_shapes, to_interleaved
 from midspan.model.weights.gguf import BLOCK, ROPE_FACTORS, TOP
 from midspan.model.weights.gguf_container import GGUFWriter
@@ -225,10 +224,11 @@ def _stored(name: str, tensor: Tensor, kind: Kind, config: ModelConfig) -> np.nd
 
 def _rope_divisors(config: ModelConfig) -> np.ndarray | None:
     """Llama 3's scaling as llama.cpp has it: what each inverse frequency is divided by."""
-    if config.rope_scaling is None or config.rope_scaling.kind != "llama3":
+    scaling = config.rope_scaling
+    if scaling is None or scaling.kind != "llama3":
         return None
-    plain = float(config.rope_theta) ** (
-        -torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
-    )
-    scaled, _ = inverse_frequencies(config)
-    return (plain / scaled.double()).float().numpy()
+    frequencies = float(config.rope_theta) ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
+    turns = float(scaling.original_max_positions or 0) * frequencies / (2 * math.pi)
+    kept = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    kept = kept.clip(0.0, 1.0)
+    return (1 / ((1 - kept) / scaling.factor + kept)).astype(np.float32)

@@ -127,7 +127,7 @@ def _feed_forward_rule(dim: int, inner: int) -> dict[str, Any]:
             return {"multiple_of": multiple}
     for digits in range(1, 10):
         for multiple in multiples:
-            multiplier = round((inner - multiple / 2) / int(8 * dim / 3), digits)
+            multiplier = round((inner + 1 - multiple / 2) / int(8 * dim / 3), digits)
             if multiplier > 0 and feed_forward_size(dim, multiple, multiplier) == inner:
                 return {"multiple_of": multiple, "ffn_dim_multiplier": multiplier}
     raise InputError(f"Meta's params.json cannot say a feed-forward width of {inner}; convert to hf instead")
