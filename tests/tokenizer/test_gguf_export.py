@@ -15,6 +15,8 @@ from midspan.tokenizer import Tokenizer
 from midspan.tokenizer.gguf_vocabulary import PieceType, read_gguf_vocabulary
 from vocabularies import GGUF_VOCABULARIES, small_vocabulary
 
+from .conftest import big_ones_slow
+
 TEXTS = (
     "def fib(n):\n    return n if n < 2 else fib(n - 1) + fib(n - 2)\n",
     "  Größe = 12345  # naïve café 日本語 🙂\r\n\t\tx += 1\n\n\n",
@@ -42,14 +44,14 @@ def check_same(again: Tokenizer, tokenizer: Tokenizer) -> None:
         assert again.encode(text, leading_space=False) == tokenizer.encode(text, leading_space=False)
 
 
-@pytest.mark.parametrize("name", [*GGUF_VOCABULARIES, "smollm2"])
+@pytest.mark.parametrize("name", big_ones_slow([*GGUF_VOCABULARIES, "smollm2"]))
 def test_published_vocabularies_come_back(name: str, vocabulary: Vocabulary, tmp_path: Path) -> None:
     """With sentinels where they had none, and with rows that no token has."""
     tokenizer = with_sentinels(vocabulary(name))
     check_same(through_gguf(tokenizer, tmp_path / "a.gguf", tokenizer.vocab_size + 12), tokenizer)
 
 
-@pytest.mark.parametrize("name", ["deepseek-coder", "llama-bpe", "llama-spm", "qwen2", "starcoder"])
+@pytest.mark.parametrize("name", big_ones_slow(GGUF_VOCABULARIES))
 def test_fields_are_those_of_llama_cpps_own_files(name: str, shared_data: Path, tmp_path: Path) -> None:
     original = read_gguf_vocabulary(shared_data / "tokenizers" / f"ggml-vocab-{name}.gguf")
     through_gguf(Tokenizer.load(original.source), tmp_path / "a.gguf")
@@ -140,6 +142,3 @@ def test_tokens_that_are_text_stay_text_for_llama_cpp(vocabulary: Vocabulary) ->
     types = dict(zip(fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"], strict=True))
     assert types["õ"] == PieceType.USER_DEFINED
     assert types["<｜fim▁begin｜>"] == PieceType.CONTROL
-    qwen = vocabulary("qwen2").gguf_fields()
-    types = dict(zip(qwen["tokenizer.ggml.tokens"], qwen["tokenizer.ggml.token_type"], strict=True))
-    assert types["<|im_end|>"] == types["<|endoftext|>"] == PieceType.CONTROL

@@ -16,13 +16,16 @@ Left out: importance matrices, and the types below 4 bits, which are of little u
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import quantize
-from numba import njit, prange
+from numba import njit
 
 Kind = GGMLQuantizationType
 Floats = npt.NDArray[np.float32]
@@ -77,11 +80,11 @@ def _affine(x: Any, weights: Any, top: int, q: Any) -> tuple[float, float]:
     return best_scale, -best_low
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _fit_affine(blocks: Any, top: int) -> tuple[Any, Any]:
     """Scales and minima (n, 8) of groups of 32 for super-blocks (n, 256)."""
     scales, minima = np.zeros((len(blocks), 8), np.float32), np.zeros((len(blocks), 8), np.float32)
-    for block in prange(len(blocks)):
+    for block in range(len(blocks)):
         x = blocks[block].astype(np.float64)
         # The root of the mean square beside each magnitude keeps small values from counting for nothing.
         weights = np.sqrt(2.0 * (x * x).mean()) + np.abs(x)
@@ -113,15 +116,22 @@ def _symmetric(x: Any, q: Any) -> float:
     return best_scale
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _fit_symmetric(blocks: Any) -> Any:
     """Scales (n, 16) of groups of 16 for super-blocks (n, 256)."""
     scales = np.zeros((len(blocks), 16), np.float32)
-    for block in prange(len(blocks)):
+    for block in range(len(blocks)):
         q = np.zeros(16)
         for group in range(16):
             scales[block, group] = _symmetric(blocks[block, group * 16 : group * 16 + 16].astype(np.float64), q)
     return scales
+
+
+def _in_threads(fit: Callable[[Floats], Floats], blocks: Floats) -> Floats:
+    """`fit` (n, 256) -> (fields, n, groups) on shares of the blocks, one a core; the kernels hold no lock."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as threads:
+        return np.concatenate(list(threads.map(fit, np.array_split(blocks, cores))), axis=1)
 
 
 def _shared(values: Floats, extreme: Floats, low: int, high: int) -> tuple[Floats, Bytes, Floats]:
@@ -148,7 +158,7 @@ def _quotient(values: Floats, divisor: Floats) -> Floats:
 
 def _q45(blocks: Floats, top: int) -> Bytes:
     """d, m, eight pairs of 6 bits in 12 bytes, then (5 bits) the fifth bits, then nibbles of paired groups."""
-    fitted, lowest = _fit_affine(blocks, top)
+    fitted, lowest = _in_threads(lambda part: np.stack(_fit_affine(part, top)), blocks)
     d, scales, scale = _shared(fitted, fitted.max(axis=1, keepdims=True) / 63, 0, 63)
     m, minima, minimum = _shared(lowest, lowest.max(axis=1, keepdims=True) / 63, 0, 63)
     integers = np.rint(_quotient(blocks.reshape(-1, 8, 32) + minimum, scale)).clip(0, top).astype(np.uint8)
@@ -167,7 +177,7 @@ def _q45(blocks: Floats, top: int) -> Bytes:
 
 def _q6(blocks: Floats) -> Bytes:
     """Nibbles of both halves of 128 values (64 bytes each), their upper bits (32 each), scales, d."""
-    fitted = _fit_symmetric(blocks)
+    (fitted,) = _in_threads(lambda part: _fit_symmetric(part)[None], blocks)
     extreme = np.take_along_axis(fitted, np.abs(fitted).argmax(axis=1, keepdims=True), axis=1)
     d, scales, scale = _shared(fitted, (extreme / -128).astype(np.float32), -128, 127)
     integers = np.rint(_quotient(blocks.reshape(-1, 16, 16), scale)).clip(-32, 31).astype(np.int8) + 32
