@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -51,6 +52,10 @@ class Segments:
     def _ends(self) -> dict[torch.device, Tensor]:
         return {}
 
+    def attend(self, q_bhld: Tensor, k_bkld: Tensor, v_bkld: Tensor) -> Tensor:
+        """Causal attention of every document over itself; shapes as for the function `attend`."""
+        return attend_packed(q_bhld, k_bkld, v_bkld, self)
+
 
 def attend(
     q_bhld: Tensor,
@@ -80,7 +85,7 @@ def attend(
         mask = mask.repeat(1, 1, groups, 1)
         return F.scaled_dot_product_attention(q_bkgd, k_bkld, v_bkld, attn_mask=mask).reshape(q_bhld.shape)
     if segments is not None:
-        return attend_packed(q_bhld, k_bkld, v_bkld, segments)
+        return segments.attend(q_bhld, k_bkld, v_bkld)
     if groups > 1:
         k_bkld, v_bkld = (x.repeat_interleave(groups, dim=1) for x in (k_bkld, v_bkld))
     return F.scaled_dot_product_attention(q_bhld, k_bkld, v_bkld, is_causal=True)
@@ -124,10 +129,16 @@ def attend_varlen(
     return kernel(q_lhd, k_lkd, v_lkd, ends, ends, longest, longest, **causal).transpose(0, 1)[None]
 
 
-try:
-    from torch.nn.attention.varlen import varlen_attn as _varlen
-except ImportError:  # torch before 2.10
-    _varlen = None
+def _find_varlen() -> Callable[..., Tensor] | None:
+    """Torch's kernel for packed documents; None before 2.10."""
+    try:
+        varlen = import_module("torch.nn.attention.varlen")
+    except ImportError:
+        return None
+    return getattr(varlen, "varlen_attn", None)
+
+
+_varlen = _find_varlen()
 _VARLEN_WORDS = frozenset(inspect.signature(_varlen).parameters) if _varlen is not None else frozenset[str]()
 
 
@@ -164,7 +175,7 @@ def attend_documents_backward(
     """Gradients (n, heads, head_dim) of queries, and of keys and values as each query head sees them."""
     groups = len(q_hne) // len(k_kne)
     k_hne, v_hne = (x.repeat_interleave(groups, dim=0) for x in (k_kne, v_kne))
-    grads = tuple(torch.empty_like(grad_nhe) for _ in range(3))
+    grads = torch.empty_like(grad_nhe), torch.empty_like(grad_nhe), torch.empty_like(grad_nhe)
     for a, b in itertools.pairwise(bounds):
         q, k, v, lse = (x[None, :, a:b] for x in (q_hne, k_hne, v_hne, lse_hn))
         grad, out = (x[a:b].transpose(0, 1)[None] for x in (grad_nhe, out_nhe))

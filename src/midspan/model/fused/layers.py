@@ -85,7 +85,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         x_nd, cos_ne, sin_ne, qkv_no, out_nhe, lse_hn, *tensors = ctx.saved_tensors
-        q_hne, k_kne, v_kne = qkv_no.unflatten(1, (-1, out_nhe.shape[2])).transpose(0, 1).split(ctx.heads)
+        q_hne, k_kne, v_kne = qkv_no.view(len(qkv_no), -1, out_nhe.shape[2]).transpose(0, 1).split(ctx.heads)
         grad_nhe = grads[0].contiguous().view_as(out_nhe)
         parts = kernels.attention_backward(q_hne, k_kne, v_kne, out_nhe, grad_nhe, lse_hn, ctx.bounds)
         if parts is None:
