@@ -12,7 +12,7 @@ import sys
 import typer
 
 from midspan import __version__
-from midspan.cli import corpus, evaluate, generate, models, train
+from midspan.cli import annotate, corpus, evaluate, generate, models, train
 from midspan.errors import InputError, WorkError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(corpus.app, name="corpus")
 train.register(app)
 generate.register(app)
+annotate.register(app)
 evaluate.register(app)
 
 
