@@ -171,14 +171,15 @@ def run(*arguments: str) -> str:
 
 def test_the_commands_print_or_write(model: str, tmp_path: Path) -> None:
     file = tmp_path / "shape.py"
-    file.write_text(SOURCE, encoding="utf-8")
+    source = "def f(x: int):\n    return x\n"
+    file.write_text(source, encoding="utf-8")
     found = json.loads(run("types", model, str(file), "--samples", "1", "--json"))
-    assert file.read_text(encoding="utf-8") == SOURCE
+    assert file.read_text(encoding="utf-8") == source
     assert found["written"] is False
     assert bool(found["types"]) == bool(found["diff"])
     written = json.loads(run("types", model, str(file), "--samples", "1", "--write", "--json"))
     assert written["types"] == found["types"]
-    assert (file.read_text(encoding="utf-8") != SOURCE) == bool(found["diff"])
+    assert (file.read_text(encoding="utf-8") != source) == bool(found["diff"])
 
 
 @pytest.mark.parametrize(

@@ -294,6 +294,26 @@ def test_chat_uses_the_vocabularys_format() -> None:
     assert engine.submit(request).result().finish_reason in ("stop", "length")
 
 
+def test_a_step_that_breaks_is_told_to_everybody_and_the_next_request_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, rng = engine_of(), random.Random(8)
+    request = Request(prompt=prompt_of(rng, 30), max_tokens=5)
+    expected = engine.submit(request).result()
+    handles = [engine.submit(Request(prompt=prompt_of(rng, 20), max_tokens=5)) for _ in range(5)]
+    engine._step()
+    with monkeypatch.context() as broken:
+        broken.setattr(engine.model.lm_head, "forward", lambda _: 1 / 0)
+        engine._step()
+    for handle in handles:
+        with pytest.raises(ZeroDivisionError):
+            handle.result()
+        with pytest.raises(ZeroDivisionError):
+            list(handle)
+    assert engine.slots.num_busy == 0
+    assert engine.submit(request).result() == expected
+
+
 def test_waiting_threads_do_not_spin() -> None:
     engine = engine_of()
     with engine.background():

@@ -74,7 +74,7 @@ def parsed(source: str, name: str) -> ast.Module:
         line = getattr(error, "lineno", None)
         where = f" at line {line}" if line else ""
         raise InputError(
-            f"{name} is no Python{where} ({getattr(error, 'msg', error)}); mend or name another"
+            f"{name} is no Python{where} ({getattr(error, 'msg', error)}); mend it or name another file"
         ) from None
 
 

@@ -277,7 +277,13 @@ class Engine(Front):
     def _step(self) -> bool:
         while self._inbox:
             self.scheduler.submit(self._inbox.popleft())
-        return self.scheduler.step()
+        try:
+            return self.scheduler.step()
+        except BaseException as error:  # whoever waits for a text learns of it, and the next request begins anew
+            self.scheduler.abandon(error)
+            if not isinstance(error, Exception):
+                raise
+            return False
 
     def _drafter(self, handle: Handle) -> Drafter | None:
         request = handle.request

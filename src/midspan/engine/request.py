@@ -120,6 +120,7 @@ class Handle:
         self._advance, self._on_cancel = advance, on_cancel
         self._pieces: deque[str] = deque()
         self._completion: Completion | None = None
+        self._error: BaseException | None = None
         self._cancelled = threading.Event()
 
     def __iter__(self) -> Iterator[str]:
@@ -128,17 +129,24 @@ class Handle:
             while True:
                 while self._pieces:
                     yield self._pieces.popleft()
-                if self._completion is not None:
+                if self.done:
+                    self.result()
                     return
                 self._advance(self, False)
         finally:
-            if self._completion is None:
+            if not self.done:
                 self.cancel()
 
     def result(self) -> Completion:
-        """The completion; its text is whole, whatever was iterated over."""
-        while self._completion is None:
+        """The completion; its text is whole, whatever was iterated over.
+
+        Raises what broke the work off, if anything did.
+        """
+        while not self.done:
             self._advance(self, True)
+        if self._completion is None:
+            assert self._error is not None
+            raise self._error
         return self._completion
 
     def cancel(self) -> None:
@@ -149,8 +157,8 @@ class Handle:
 
     @property
     def done(self) -> bool:
-        """Whether the completion is there."""
-        return self._completion is not None
+        """Whether the completion is there, or will never be."""
+        return self._completion is not None or self._error is not None
 
     @property
     def has_news(self) -> bool:
@@ -170,3 +178,7 @@ class Handle:
     def finish(self, completion: Completion) -> None:
         """The end (for the scheduler)."""
         self._completion = completion
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no completion (for the scheduler)."""
+        self._error = error

@@ -61,6 +61,8 @@ class Running:
     slot: int | None = None
     written: list[int] = field(default_factory=list)
     data: bytearray = field(default_factory=bytearray)
+    ends: list[int] = field(default_factory=list)
+    """Characters of the text that are there behind each token."""
     losses: list[float] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     reason: Reason | None = None
@@ -153,6 +155,19 @@ class Scheduler:
                 elif part.num_outputs:
                     self._write(sequence, logits_nv[rows], best[rows], guesses)
         return bool(self.waiting or self.running)
+
+    def abandon(self, error: BaseException) -> None:
+        """A step broke off: nobody gets a completion, and what the slots in use hold is not known any more."""
+        for sequence in self.running:
+            assert sequence.slot is not None
+            self._slots.truncate(sequence.slot, 0)
+            self._slots.release(sequence.slot)
+        for sequence in (*self.running, *self.waiting):
+            if sequence.drafter is not None:
+                sequence.drafter.close()
+            sequence.handle.fail(error)
+        self.running.clear()
+        self.waiting.clear()
 
     def _sweep(self) -> None:
         """Take out who was cancelled or is late."""
@@ -341,7 +356,9 @@ class Scheduler:
             sequence.walk.take(token_id)
         new = data[sequence.to_skip :]
         sequence.to_skip -= len(data) - len(new)
-        sequence.handle.put(sequence.stopper.push(sequence.decoder.decode(new)))
+        characters = sequence.decoder.decode(new)
+        sequence.ends.append((sequence.ends[-1] if sequence.ends else 0) + len(characters))
+        sequence.handle.put(sequence.stopper.push(characters))
         if sequence.stopper.reason is not None:
             return sequence.stopper.reason
         if sequence.walk is not None and sequence.walk.done:
@@ -358,10 +375,8 @@ class Scheduler:
         if reason == "eot" and stopper.reason is not None:
             reason = stopper.reason
         ids = sequence.written
-        wanted = len(request.owed) + len(stopper.text.encode())
-        if wanted < len(sequence.data) and (stopper.reason is not None or request.stops.whole_lines):
-            ends = itertools.accumulate(len(self._tokenizer.piece_bytes(i)) for i in ids)
-            ids = ids[: sum(end < wanted for end in ends) + 1] if stopper.text else []
+        if ids and len(stopper.text) < sequence.ends[-1]:  # cut: keep the tokens that hold a character of it
+            ids = ids[: sum(end < len(stopper.text) for end in sequence.ends) + bool(stopper.text)]
         finish: FinishReason = "cancelled" if reason == "cancelled" else "stop"
         if reason in ("length", "deadline"):
             finish = "length"
