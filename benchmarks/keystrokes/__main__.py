@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -23,7 +24,7 @@ from benchmarks.harness import Bench
 from benchmarks.keystrokes import peer
 from benchmarks.keystrokes.traces import Trace, traces
 from midspan.cache import model_file
-from midspan.engine import Engine
+from midspan.engine import Engine, Request
 from midspan.engine.prompts import AnyLayout
 from midspan.engine.remote import RemoteEngine
 from midspan.engine.session import Session
@@ -117,6 +118,7 @@ def main() -> None:
         gguf = model_file("smollm2-135m")
         with peer.server(gguf, Tokenizer.load(gguf), 2) as remote:
             compare(bench, remote, engine, tokenizer, places, arguments.keys)
+    guesses(bench, engine, places, 8 if arguments.quick else 48)
     if arguments.model != "smollm2-135m":  # as it comes, it was not taught to infill
         counts = [saved(engine, trace) for trace in places]
         share = 1 - sum(keys for keys, _ in counts) / sum(characters for _, characters in counts)
@@ -144,6 +146,27 @@ def row(bench: Bench, name: str, found: list[tuple[float, int, int]], medians: d
     medians[name] = p50
 
 
+def guesses(bench: Bench, engine: Engine, places: list[Trace], max_tokens: int) -> None:
+    """Writing on in real files, the prompt cached, with and without guesses; the texts are the same."""
+    asked = [engine.completing(trace.prefix, max_tokens=max_tokens, stop_ids=frozenset()) for trace in places]
+    plain = [replace(request, drafts=None) for request in asked]
+
+    def write(requests: list[Request]) -> list[str]:
+        return [engine.submit(request).result().text for request in requests]
+
+    same = sum(a == b for a, b in zip(write(asked), write(plain), strict=True))
+    bench.runs = 3
+    bench.compare(
+        "writing on with guesses",
+        unit="tokens/s",
+        amount=max_tokens * len(places),
+        ours=lambda: write(asked),
+        peers={"without": lambda: write(plain)},
+        goal_ratio=1.5,
+    )
+    bench.record("the same text as without guesses (bfloat16)", unit="%", value=100 * same / len(places))
+
+
 def compare(
     bench: Bench, remote: RemoteEngine, engine: Engine, tokenizer: Tokenizer, places: list[Trace], keys: int
 ) -> None:
@@ -154,8 +177,6 @@ def compare(
 
     def ask_peer(layout: AnyLayout) -> Ask:
         def ask(prefix: str, suffix: str) -> tuple[int, int]:
-            from midspan.engine import Request
-
             prompt = engine.prompt(prefix, suffix, layout=layout, max_tokens=1, heal=False)
             ids = [stand_in.get(i, i) for i in prompt.ids]
             usage = remote.submit(Request(prompt=ids, max_tokens=1)).result().usage
