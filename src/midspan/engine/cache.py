@@ -175,6 +175,8 @@ class Slots:
             ids: the prompt.
             capacity: tokens for which the slot must have room.
         """
+        if len(self._busy) >= self.max_slots:
+            return None
         length, source = self._best(ids)
         target = self._target(length, source)
         if target is None:
@@ -234,8 +236,6 @@ class Slots:
     def _target(self, length: int, source: int | None) -> int | None:
         """The slot to use: the one that holds the beginning, unless it is busy or holds much more."""
         idle = [slot for slot in range(len(self.ids)) if slot not in self._busy]
-        if len(self._busy) >= self.max_slots:
-            return None
         if source in idle and len(self.ids[source]) - length <= max(length, WORTH_KEEPING):
             return source
         empty = next((slot for slot in idle if not self.ids[slot]), None)

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
-from midspan.engine.prompts import AnyLayout, Prompt, infilling
+from midspan.engine.prompts import AnyLayout, Prompt, Remembering, infilling
 from midspan.engine.request import CHAT, GREEDY, Completion, Handle, Request
 from midspan.engine.sample import SampleConfig
 from midspan.errors import InputError
@@ -24,6 +24,7 @@ class Front(ABC):
     def __init__(self, tokenizer: Tokenizer, *, max_positions: int, speculate: bool) -> None:
         self.tokenizer, self.max_positions = tokenizer, max_positions
         self._speculate = speculate
+        self._remembering = cast(Tokenizer, Remembering(tokenizer))
         self.fim = FimFormat.detect(tokenizer)
         """The model's sentinels and layouts; None where it cannot infill."""
 
@@ -146,7 +147,7 @@ class Front(ABC):
         limit = limit if max_prompt is None else min(limit, max_prompt)
         healer = self.healer if heal else None
         return infilling(
-            self.tokenizer,
+            self._remembering,
             self.fim,
             healer,
             prefix,

@@ -19,9 +19,10 @@ stand between encoded parts, so no cut ever loses one.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from midspan.errors import InputError
 from midspan.fim import FimFormat, Healer, Layout, infill_prompt
@@ -30,8 +31,10 @@ from midspan.tokenizer import Tokenizer
 AnyLayout = Layout | Literal["auto"]
 STEPS = 8
 """A window moves by this share of its budget."""
-_CHARACTERS = 16
+_CHARACTERS = 8
 """More than this many characters a token are not encoded only to be cut away."""
+_REMEMBERED = 32
+"""Texts whose ids are kept: the suffix and the lines above are the same from key to key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,31 @@ class Prompt:
     prefix: str
     """The part of the prefix that is shown, without context."""
     suffix: str
+
+
+class Remembering:
+    """A tokenizer's encoder that knows the texts of the last keystrokes; safe between threads."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: dict[tuple[str, bool], list[int]] = {}
+        self._lock = threading.Lock()
+
+    def encode(self, text: str, *, leading_space: bool = True) -> list[int]:
+        """See `Tokenizer.encode`."""
+        key = (text, leading_space)
+        with self._lock:
+            found = self._ids.pop(key, None)
+        if found is None:
+            found = self._tokenizer.encode(text, leading_space=leading_space)
+        with self._lock:
+            self._ids[key] = found
+            while len(self._ids) > _REMEMBERED:
+                del self._ids[next(iter(self._ids))]
+        return list(found)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
 
 
 def infilling(
@@ -141,8 +169,9 @@ def windows(tokenizer: Tokenizer, prefix: str, suffix: str, budget: int) -> tupl
 def _near_end(text: str, budget: int) -> str:
     """The end of a text, more than the budget will show; its start stays for many keystrokes."""
     length = _CHARACTERS * max(budget, 1)
-    start = max(0, len(text) // length - 1) * length
-    return text[_line_start(text, start, length) :]
+    step = max(1, length // 4)
+    start = max(0, len(text) - length) // step * step
+    return text[_line_start(text, start, step) :]
 
 
 def _line_start(text: str, start: int, within: int) -> int:

@@ -105,6 +105,9 @@ class RemoteEngine(Front):
 
     def _get(self, path: str) -> dict[str, Any] | None:
         connection, response = self.request("GET", path, None)
+        if response.status == 503:
+            connection.close()
+            raise WorkError(f"{self.url} is not ready yet (503); ask again in a moment")
         try:
             found = json.loads(response.read() or b"null") if response.status == 200 else None
         except ValueError:
