@@ -1,6 +1,7 @@
 """What was read once and is used again gives the logits of reading it all, whatever happened in between."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from engine.tiny import tiny_model
 from midspan.engine.cache import PrefixStore, Slots, num_shared
 from midspan.engine.runner import Part, TorchRunner
-from midspan.model import Llama
+from midspan.model import KVCache, Llama
 
 VOCAB = 60
 MODEL = tiny_model(VOCAB, max_positions=128)
@@ -180,3 +181,40 @@ def test_a_displaced_prompt_comes_back_from_the_store() -> None:
     assert slots.store.num_tokens > 0
     slots.clear()
     assert slots.match([*texts[0], 7]) == 0
+
+
+class SpanBySpan:
+    """A kernel for few tokens that is the model itself, one span after the other."""
+
+    few = 3
+
+    def __init__(self, model: Llama) -> None:
+        self.model, self.num_calls = model, 0
+
+    def step(self, cache: KVCache, spans: Sequence[Part], *, only_last: bool = True) -> Tensor:
+        self.num_calls += 1
+        rows = []
+        for span in spans:
+            parts = [(span.slot, len(span.ids))]
+            hidden_ld = self.model.hidden(torch.tensor([span.ids]), cache=cache, parts=parts)[0]
+            rows.append(self.model.lm_head(hidden_ld[-1:] if only_last else hidden_ld))
+        return torch.cat(rows)
+
+
+@torch.inference_mode()
+def test_a_kernel_for_few_tokens_shares_the_cache_with_the_model() -> None:
+    """Parts of all lengths, some read here and some there, with outputs behind none, one or several tokens."""
+    rng, kernel = random.Random(4), SpanBySpan(MODEL)
+    plain, mixed = TorchRunner(MODEL), TorchRunner(MODEL, kernel)
+    for runner in (plain, mixed):
+        runner.cache.reserve(num_slots=4, capacity=128)
+    for _ in range(25):
+        parts = []
+        for slot in rng.sample(range(4), rng.randrange(1, 5)):
+            ids = [rng.randrange(VOCAB) for _ in range(rng.choice([1, 1, 2, 3, 4, 9]))]
+            parts.append(Part(slot, ids, rng.choice([0, 1, len(ids)])))
+        if any(plain.cache.lengths[part.slot] + len(part.ids) > 128 for part in parts):
+            continue
+        torch.testing.assert_close(mixed.step(parts), plain.step(parts), atol=2e-4, rtol=2e-4)
+        assert mixed.cache.lengths == plain.cache.lengths
+    assert kernel.num_calls > 5
