@@ -58,6 +58,19 @@ def test_typing_what_was_suggested_asks_nothing() -> None:
     assert here.suggest(max_tokens=12).completion is not None, "it is used up"
 
 
+def test_a_suggestion_does_not_stand_once_the_text_changes_elsewhere() -> None:
+    here = session()
+    here.open(TEXT, 20)
+    first = here.suggest(max_tokens=12)
+    here.type(first.text[0])
+    at = here.cursor
+    here.edit(len(here.text), len(here.text), "x = 1\n")
+    here.move(at)
+    found = here.suggest(max_tokens=12)
+    assert found.completion is not None
+    assert found.text == Engine(MODEL, TOKENIZER).infill(here.text[:at], here.text[at:], max_tokens=12).text
+
+
 def test_typing_something_else_asks_anew_and_reads_little() -> None:
     here = session()
     here.open(TEXT, 20)

@@ -79,11 +79,13 @@ class Session:
         self.text, self.cursor = "", 0
         self._name = f"session {next(_NUMBERS)}"
         self._last: Suggestion | None = None
+        self._stands = False
+        """Whether the last suggestion was typed on and nothing else happened since."""
         self._context: tuple[int, str] | None = None
 
     def open(self, text: str, cursor: int = 0) -> None:
         """Take a whole text."""
-        self.text, self._last, self._context = text, None, None
+        self.text, self._last, self._context, self._stands = text, None, None, False
         self.move(cursor)
 
     def move(self, cursor: int) -> None:
@@ -107,8 +109,10 @@ class Session:
         typed_on = self._last is not None and start == end == self._last.at == self.cursor
         self.text = self.text[:start] + text + self.text[end:]
         self.cursor = start + len(text)
-        if self._last is not None:
-            rest = self._last.text.removeprefix(text) if typed_on and self._last.text.startswith(text) else ""
+        self._stands = False
+        if self._last is not None and typed_on and text and self._last.text.startswith(text):
+            rest = self._last.text.removeprefix(text)
+            self._stands = bool(rest)
             self._last = Suggestion(rest, self.cursor, None) if rest else self._last
 
     def type(self, text: str) -> None:
@@ -136,8 +140,7 @@ class Session:
 
     def standing(self) -> Suggestion | None:
         """The rest of a suggestion that was typed on, if that is what stands at the cursor."""
-        last = self._last
-        return last if last is not None and last.completion is None and last.at == self.cursor else None
+        return self._last if self._stands and self._last is not None and self._last.at == self.cursor else None
 
     def ask(self, *, max_tokens: int = 64, **options: Any) -> Handle:
         """Begin a suggestion, whose text may be read as it comes; a newer one of the session cancels it.
@@ -183,6 +186,7 @@ class Session:
         typed = self.text[last.at : self.cursor]
         if len(typed) >= len(last.text):
             return b""
-        # What was typed instead of the suggestion's beginning: line up behind it where that is found again.
-        at = len(typed) if last.text.startswith(typed) else last.text.find(typed[-4:]) + len(typed[-4:])
+        # Something else was typed: line up behind its end where the suggestion has that too.
+        found = last.text.find(typed[-4:]) if typed else -1
+        at = len(typed) if found < 0 or last.text.startswith(typed) else found + len(typed[-4:])
         return last.text[at:].encode() if typed else b""
