@@ -11,7 +11,7 @@ from typing import Literal
 from midspan.engine.constrain import Constraint
 from midspan.engine.sample import SampleConfig
 from midspan.fim import Example
-from midspan.fim.stops import Reason as TextReason
+from midspan.fim.stop_lines import Reason as TextReason
 from midspan.fim.stops import StopRules
 
 GREEDY = SampleConfig()

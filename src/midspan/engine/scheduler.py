@@ -15,11 +15,9 @@ read it, and then begin from its slot.
 
 from __future__ import annotations
 
-import codecs
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,54 +25,13 @@ import xxhash
 from torch import Tensor
 
 from midspan.engine.cache import Slots, num_shared
-from midspan.engine.constrain import Walk
-from midspan.engine.request import Completion, FinishReason, Handle, Reason, TokenLogprob, Usage
+from midspan.engine.request import Handle, Reason
 from midspan.engine.runner import Part, Runner
-from midspan.engine.sample import Place, adjusted, choose
+from midspan.engine.sequence import Running
 from midspan.engine.speculate import Drafter
 from midspan.fim import Healer
 from midspan.fim.stops import Stopper
 from midspan.tokenizer import Tokenizer
-
-
-@dataclass(eq=False)
-class Running:
-    """One request under way."""
-
-    handle: Handle
-    number: int
-    due: float | None
-    """The time at which it ends."""
-    reading: list[int]
-    """What its slot has to hold before the next token can be chosen; the text grows at its end."""
-    budget: int
-    owed: bytes
-    stopper: Stopper
-    drafter: Drafter | None
-    walk: Walk | None
-    place: int
-    """A number for its prompt, by the ids alone."""
-    scoring: bool
-    """It still reads the example whose losses are wanted."""
-    to_skip: int
-    """Bytes of the next tokens that are no text, since they were owed."""
-    slot: int | None = None
-    written: list[int] = field(default_factory=list)
-    data: bytearray = field(default_factory=bytearray)
-    ends: list[int] = field(default_factory=list)
-    """Characters of the text that are there behind each token."""
-    losses: list[float] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    reason: Reason | None = None
-    usage: Usage = field(default_factory=Usage)
-    decoder: codecs.IncrementalDecoder = field(
-        default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
-    )
-
-    @property
-    def urgency(self) -> tuple[int, int]:
-        """Smaller is sooner."""
-        return self.handle.request.priority, self.number
 
 
 class Scheduler:
@@ -295,8 +252,8 @@ class Scheduler:
         before = len(self._slots.ids[sequence.slot]) - len(guesses)
         right = 0
         for row, logits_v in enumerate(logits_nv):
-            token_id = self._choose(sequence, logits_v, best[row])
-            reason = self._take(sequence, token_id)
+            token_id = sequence.choose(logits_v, best[row], self._healer)
+            reason = sequence.take(token_id, self._tokenizer.piece_bytes(token_id), self._runner.max_positions)
             hit = row < len(guesses) and token_id == guesses[row] and sequence.reading[-1] == token_id
             right += hit and len(sequence.reading) > before + right
             if reason is not None or not hit:
@@ -308,89 +265,17 @@ class Scheduler:
         if reason is not None:
             self._finish(sequence, reason)
 
-    def _choose(self, sequence: Running, logits_v: Tensor, best: int) -> int:
-        """The next token of a sequence, whose largest logit is at `best`."""
-        request = sequence.handle.request
-        plain = request.sample.is_plain and not sequence.owed and sequence.walk is None
-        masked_v = logits_v
-        if not plain:
-            masked_v = adjusted(logits_v, request.sample, request.prompt, sequence.written)
-            allowed = self._allowed(sequence)
-            if allowed is not None:
-                allowed = allowed.to(logits_v.device)
-                masked_v = torch.full_like(masked_v, -torch.inf).index_copy_(0, allowed, masked_v[allowed])
-            place = Place(sequence.place, request.copy, len(sequence.reading))
-            best = choose(masked_v[None], request.sample, [place])[0]
-        if request.num_logprobs is not None and best not in request.stop_ids:
-            log_p_v = logits_v.float().log_softmax(-1)
-            values, ids = log_p_v.topk(min(request.num_logprobs, len(log_p_v)))
-            top = list(zip(ids.tolist(), values.tolist(), strict=True))
-            sequence.logprobs.append(TokenLogprob(best, float(log_p_v[best]), top))
-        return best
-
-    def _allowed(self, sequence: Running) -> Tensor | None:
-        """Ids that what is owed or a constraint leaves; None for all."""
-        if sequence.owed:
-            return torch.tensor(self._healer().allowed(sequence.owed))
-        if sequence.walk is None:
-            return None
-        ids = sequence.walk.allowed()
-        if sequence.walk.may_end or not len(ids):
-            ends = torch.tensor(sorted(sequence.handle.request.stop_ids), dtype=ids.dtype)
-            ids = torch.cat([ids, ends])
-        return ids
-
-    def _take(self, sequence: Running, token_id: int) -> Reason | None:
-        """Add a token to the text; the reason if the text ends with it."""
-        request = sequence.handle.request
-        if token_id in request.stop_ids:
-            return "eot"
-        sequence.written.append(token_id)
-        sequence.reading.append(token_id)
-        data = self._tokenizer.piece_bytes(token_id)
-        sequence.data += data
-        if sequence.owed:
-            sequence.owed = sequence.owed[len(data) :]
-            sequence.budget += 1
-        if sequence.walk is not None:
-            sequence.walk.take(token_id)
-        new = data[sequence.to_skip :]
-        sequence.to_skip -= len(data) - len(new)
-        characters = sequence.decoder.decode(new)
-        sequence.ends.append((sequence.ends[-1] if sequence.ends else 0) + len(characters))
-        sequence.handle.put(sequence.stopper.push(characters))
-        if sequence.stopper.reason is not None:
-            return sequence.stopper.reason
-        if sequence.walk is not None and sequence.walk.done:
-            return "constraint"
-        spent = len(sequence.written) >= sequence.budget or len(sequence.reading) >= self._runner.max_positions
-        return "length" if spent else None
-
     def _finish(self, sequence: Running, reason: Reason) -> None:
         """Hand out the completion and free the slot."""
-        request, stopper = sequence.handle.request, sequence.stopper
-        handle = sequence.handle
-        handle.put(stopper.push(sequence.decoder.decode(b"", final=True)))
-        handle.put(stopper.end(complete=reason in ("eot", "constraint")))
-        if reason == "eot" and stopper.reason is not None:
-            reason = stopper.reason
-        ids = sequence.written
-        if ids and len(stopper.text) < sequence.ends[-1]:  # cut: keep the tokens that hold a character of it
-            ids = ids[: sum(end < len(stopper.text) for end in sequence.ends) + bool(stopper.text)]
-        finish: FinishReason = "cancelled" if reason == "cancelled" else "stop"
-        if reason in ("length", "deadline"):
-            finish = "length"
-        logprobs = sequence.logprobs[: len(ids)] if request.num_logprobs is not None else None
-        losses = sequence.losses if request.example else None
-        completion = Completion(ids, stopper.text, finish, losses, reason, logprobs, sequence.usage)
+        completion = sequence.completion(reason)
         if sequence.slot is not None:
-            self._slots.release(sequence.slot, keep=request.keep)
+            self._slots.release(sequence.slot, keep=sequence.handle.request.keep)
             self.running.remove(sequence)
         else:
             self.waiting.remove(sequence)
         if sequence.drafter is not None:
             sequence.drafter.close()
-        handle.finish(completion)
+        sequence.handle.finish(completion)
 
 
 def copies(prompts: Sequence[Sequence[int]]) -> list[int]:
