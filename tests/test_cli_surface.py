@@ -11,6 +11,7 @@ from midspan.cli import app
 
 SURFACE = {
     "complete": {"model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed", "--json"},
+    "convert": {"source", "target", "--to", "--type", "--shards", "--json"},
     "corpus build": {
         *("sources", "--out", "--config", "--overwrite", "--json"),
         *(
@@ -36,6 +37,7 @@ SURFACE = {
     "models list": {"--json"},
     "models pull": {"name", "--json"},
     "report": {"runs"},
+    "run": {"lineage", "--to", "--runs", "--set", "--dry-run", "--json"},
     "train": {"recipe", "--out", "--set", "--resume"},
     "types": {"model", "file", "--samples", "--write", "--json"},
 }
@@ -87,7 +89,9 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (["docstring", "nowhere", "a.py"], "'a.py' is no place"),
         (["types", "nowhere", "a.py"], "a.py cannot be read"),
         (["models", "pull", "smollm"], "smollm2-135m"),
+        (["convert", "nowhere", "out.gguf", "--to", "gguf"], "nowhere"),
         (["train"], "Missing argument"),
+        (["run", "nowhere"], "nowhere holds no recipe"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:

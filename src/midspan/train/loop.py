@@ -33,7 +33,6 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from midspan.corpus import Corpus
 from midspan.errors import WorkError
 from midspan.files import atomic_folder
 from midspan.model import Llama, Segments
@@ -48,6 +47,7 @@ from midspan.train.metrics import StepMetrics, Watcher
 from midspan.train.optimizer import Optimizer
 from midspan.train.recipe import Recipe, TrainConfig
 from midspan.train.run import begin_run, check_rows, check_run
+from midspan.train.sources import open_sources
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -72,23 +72,21 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console |
         console.print(f"{run} is finished: its model is in {run / 'model'}")
         return
     console.print(f"loading {recipe.base}")
-    model, tokenizer = prepare_base(recipe.base, PRECISIONS[recipe.train.precision])
-    sources = [
-        Source(
-            corpus=Corpus.open(source.corpus),
-            name=source.name,
-            share=source.share,
-            fim_rate=source.fim_rate,
-            documents=source.documents,
-        )
-        for source in recipe.data.mixture
-    ]
+    model, tokenizer = prepare_base(
+        recipe.base,
+        PRECISIONS[recipe.train.precision],
+        recipe.model,
+        chats=recipe.data.chats,
+        row_tokens=recipe.data.row_tokens,
+    )
+    sources = open_sources(recipe.data)
     begin_run(run, recipe)
     rows = _rows(recipe, run, sources, tokenizer, console)
     if recipe.train.method == "lora":
-        add_lora(model, recipe.lora, sentinel_ids(tokenizer), seed=recipe.train.seed)
+        taught = sentinel_ids(tokenizer, chats=recipe.data.chats)
+        add_lora(model, recipe.lora, taught, seed=recipe.train.seed)
     elif recipe.train.method == "layers":
-        train_rows(model, sentinel_ids(tokenizer))
+        train_rows(model, sentinel_ids(tokenizer, chats=recipe.data.chats))
     optimizer = Optimizer(model, recipe.optimizer, recipe.train.steps)
 
     done = Progress.start(rows.fingerprint, recipe.hash())
@@ -124,11 +122,12 @@ def _rows(recipe: Recipe, run: Path, sources: list[Source], tokenizer: Tokenizer
         f"{manifest['fim_rate']:.1%} of whole documents infilled"
     )
     for source in manifest["sources"]:
-        left_out = source["documents_left_out"]
+        left_out, too_long = source["documents_left_out"], source.get("too_long")
         console.print(
             f"  {source['name']}: {source['realised_share']:.1%} of the tokens, {source['epochs']:.2f} epochs of "
             f"{source['documents']} documents, {source['fim_rate']:.1%} infilled"
             + (f"; {left_out} left out, which the vocabulary cannot write" if left_out else "")
+            + (f"; {too_long} left out, which are longer than a row" if too_long else "")
         )
     return rows
 
