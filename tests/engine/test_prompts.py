@@ -6,7 +6,7 @@ import pytest
 
 from engine.tiny import tiny_tokenizer
 from midspan.engine.cache import num_shared
-from midspan.engine.prompts import infilling, windows
+from midspan.engine.prompts import Remembering, infilling, windows
 from midspan.errors import InputError
 from midspan.fim import FimFormat, Healer, Layout
 from midspan.tokenizer import Tokenizer
@@ -96,6 +96,28 @@ def test_context_stands_in_front_and_gives_way() -> None:
     assert TOKENIZER.decode(small.ids).endswith(prefix)
     with pytest.raises(InputError, match="3 tokens has no room beside its sentinels"):
         infilling(TOKENIZER, FIM, None, prefix, suffix, layout="spm", limit=3)
+
+
+def test_halves_are_the_whole(vocabulary: object) -> None:
+    """Ids by halves are the tokenizer's; a vocabulary whose words cross lines is noticed."""
+    text = code(150) + "def f():\n    return 1\n\n\n" * 40 + code(100, 5)
+    for name in ("tiny", "llama-spm", "starcoder", "qwen2"):
+        tokenizer = TOKENIZER if name == "tiny" else vocabulary(name)  # type: ignore[operator]
+        remembering = Remembering(tokenizer)
+        for end in range(3000, 3400, 23):
+            assert remembering.encode(text[:end]) == tokenizer.encode(text[:end])
+            assert remembering.encode(text[:end], leading_space=False) == tokenizer.encode(
+                text[:end], leading_space=False
+            )
+        assert remembering._splits, name
+
+    class Crossing:
+        def encode(self, text: str, *, leading_space: bool = True) -> list[int]:
+            return [len(text)]
+
+    crossing = Remembering(Crossing())  # type: ignore[arg-type]
+    assert crossing.encode(text) == [len(text)]
+    assert not crossing._splits
 
 
 @pytest.mark.parametrize("name", ["llama-spm", "starcoder", "qwen2", "deepseek-coder"])

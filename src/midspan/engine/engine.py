@@ -291,5 +291,4 @@ class Engine(Front):
             return None
         if self._draft is not None:
             return self._draft.drafter()
-        guess = request.owed + request.guess if request.guess else b""
-        return CopyDrafter(self.tokenizer, request.prompt, request.drafts, guess)
+        return CopyDrafter(self.tokenizer, request.prompt, request.drafts, request.owed + request.guess)

@@ -33,6 +33,8 @@ STEPS = 8
 """A window moves by this share of its budget."""
 _CHARACTERS = 8
 """More than this many characters a token are not encoded only to be cut away."""
+_HALF = 1024
+"""Characters by which the border moves at which a long text is encoded in two."""
 _REMEMBERED = 32
 """Texts whose ids are kept: the suffix and the lines above are the same from key to key."""
 
@@ -57,9 +59,28 @@ class Remembering:
         self._tokenizer = tokenizer
         self._ids: dict[tuple[str, bool], list[int]] = {}
         self._lock = threading.Lock()
+        self._splits = True
+        """Whether the vocabulary's words end where lines do."""
 
     def encode(self, text: str, *, leading_space: bool = True) -> list[int]:
-        """See `Tokenizer.encode`."""
+        """See `Tokenizer.encode`.
+
+        A long text is encoded in two halves at the beginning of a line, the first of which stays for many
+        keystrokes. Each new first half has to prove itself: together with the second it must give the ids of the
+        whole.
+        """
+        at = _border(text)
+        if at == 0 or not self._splits:
+            return self._encoded(text, leading_space)
+        first, second = text[:at], text[at:]
+        known = (first, leading_space) in self._ids
+        ids = self._encoded(first, leading_space) + self._tokenizer.encode(second, leading_space=False)
+        if not known and ids != (whole := self._tokenizer.encode(text, leading_space=leading_space)):
+            self._splits = False
+            return whole
+        return ids
+
+    def _encoded(self, text: str, leading_space: bool) -> list[int]:
         key = (text, leading_space)
         with self._lock:
             found = self._ids.pop(key, None)
@@ -73,6 +94,17 @@ class Remembering:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
+
+
+def _border(text: str) -> int:
+    """Where to encode a long text in two: behind a line's end between visible characters; 0 where nowhere."""
+    at = (len(text) - _HALF // 4) // _HALF * _HALF
+    while at > 0:
+        at = text.rfind("\n", 0, at) + 1
+        if at and not text[at - 2 : at - 1].isspace() and not text[at : at + 1].isspace():
+            return at
+        at -= 1
+    return 0
 
 
 def infilling(

@@ -203,10 +203,14 @@ class Scheduler:
             ids = sequence.reading[held : held + left]
             left -= len(ids)
             if ids:
+                guesses = []
                 outputs = int(held + len(ids) == len(sequence.reading))
                 if sequence.scoring:
                     outputs = max(0, held + len(ids) - max(held, self._first_scored(sequence)))
-                work.append((sequence, Part(sequence.slot, ids, outputs), []))
+                elif outputs:  # the end of the prompt: what is owed may be guessed already
+                    guesses = self._guesses(sequence)
+                part = Part(sequence.slot, [*ids, *guesses], outputs + len(guesses))
+                work.append((sequence, part, guesses))
         return work
 
     def _guesses(self, sequence: Running) -> list[int]:
