@@ -3,7 +3,7 @@
     training rows    several documents packed in a row; each attends only to itself:
                      segments (0, 5, 9)     d d d d d | e e e e
     a whole prompt   one document, nothing cached
-    cached           new tokens against what the cache holds, every sequence at a length of its own
+    cached           new tokens of one sequence against what the cache holds of it
 
 No length-squared mask is ever built. Packed documents run one by one through torch's fused causal kernel: exact,
 with a backward on every device. On a GPU they run in one launch where torch has a kernel for that (`varlen_attn`,
@@ -64,6 +64,7 @@ def attend(
     *,
     segments: Segments | None = None,
     mask: Tensor | None = None,
+    cached: bool = False,
 ) -> Tensor:
     """Causal attention with grouped key/value heads.
 
@@ -72,17 +73,17 @@ def attend(
         k_bkld: keys (batch, key/value heads, keys, head_dim); heads is a multiple of key/value heads.
         v_bkld: values, as keys.
         segments: packed documents of the one sequence in the batch; keys are then the same tokens.
-        mask: booleans (batch, 1, length, keys), True where a query may look; without it the last query sees
-            every key (plain causal), which needs as many queries as keys.
+        mask: booleans (batch, 1, length, keys), True where a query may look; for cached keys only.
+        cached: keys may be more than queries; without a mask, every query then sees all of them.
 
     Returns:
         (batch, heads, length, head_dim).
     """
     groups = q_bhld.shape[1] // k_bkld.shape[1]
-    if mask is not None:
+    if cached:
         # Heads that share keys stand beside each other as further queries: the cache is read once, not copied.
         q_bkgd = q_bhld.reshape(len(q_bhld), k_bkld.shape[1], -1, q_bhld.shape[-1])
-        mask = mask.repeat(1, 1, groups, 1)
+        mask = None if mask is None else mask.repeat(1, 1, groups, 1)
         return F.scaled_dot_product_attention(q_bkgd, k_bkld, v_bkld, attn_mask=mask).reshape(q_bhld.shape)
     if segments is not None:
         return segments.attend(q_bhld, k_bkld, v_bkld)
