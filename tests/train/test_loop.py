@@ -22,10 +22,12 @@ from midspan.rows import Rows
 from midspan.tokenizer import Tokenizer
 from midspan.train import load_recipe, prepare_base, train
 from midspan.train.base import sentinel_ids
-from midspan.train.loop import _backward
+from midspan.train.learner import Learner
 from midspan.train.metrics import read_metrics
+from midspan.train.ranks import Ranks
 
 QUIET = Console(quiet=True)
+ALONE = Ranks(0, 1, torch.device("cpu"), None)
 
 
 def _losses(run: Path) -> list[tuple[int, float, float]]:
@@ -174,7 +176,7 @@ def test_the_loss_of_a_step_is_a_plain_mean_over_its_targets(
     model, _ = prepare_base(recipe.base, torch.float32)
     rows = Rows(tmp_path / "run" / "rows")
     batch = [rows[0], rows[1]]
-    loss, targets = _backward(model, batch, recipe.train)
+    loss, targets, tokens = Learner(recipe, ALONE).backward(batch)
     total, count = 0.0, 0
     for row in batch:
         for start, end in zip(row.bounds, row.bounds[1:], strict=False):
@@ -182,7 +184,7 @@ def test_the_loss_of_a_step_is_a_plain_mean_over_its_targets(
             logits = model(ids)[0, :-1]
             total += torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
             count += end - start - 1
-    assert targets == count
+    assert (targets, tokens) == (count, sum(len(row.ids) for row in batch))
     assert loss == pytest.approx(total / count, rel=1e-5)
 
 

@@ -31,6 +31,17 @@ class Segments:
         """Positions of shape (1, length), starting from 0 in every document."""
         return torch.cat([torch.arange(b - a) for a, b in zip(self.bounds, self.bounds[1:], strict=False)])[None]
 
+    def attend(self, q_bhld: Tensor, k_bkld: Tensor, v_bkld: Tensor) -> Tensor:
+        """Causal attention of every document over itself; shapes as for the function `attend`."""
+        groups = q_bhld.shape[1] // k_bkld.shape[1]
+        if groups > 1:
+            k_bkld, v_bkld = (x.repeat_interleave(groups, dim=1) for x in (k_bkld, v_bkld))
+        parts = [
+            F.scaled_dot_product_attention(q_bhld[:, :, a:b], k_bkld[:, :, a:b], v_bkld[:, :, a:b], is_causal=True)
+            for a, b in zip(self.bounds, self.bounds[1:], strict=False)
+        ]
+        return torch.cat(parts, dim=2)
+
 
 def attend(
     q_bhld: Tensor,
@@ -59,12 +70,8 @@ def attend(
         q_bkgd = q_bhld.reshape(len(q_bhld), k_bkld.shape[1], -1, q_bhld.shape[-1])
         mask = mask.repeat(1, 1, groups, 1)
         return F.scaled_dot_product_attention(q_bkgd, k_bkld, v_bkld, attn_mask=mask).reshape(q_bhld.shape)
+    if segments is not None:
+        return segments.attend(q_bhld, k_bkld, v_bkld)
     if groups > 1:
         k_bkld, v_bkld = (x.repeat_interleave(groups, dim=1) for x in (k_bkld, v_bkld))
-    if segments is None:
-        return F.scaled_dot_product_attention(q_bhld, k_bkld, v_bkld, is_causal=True)
-    parts = [
-        F.scaled_dot_product_attention(q_bhld[:, :, a:b], k_bkld[:, :, a:b], v_bkld[:, :, a:b], is_causal=True)
-        for a, b in zip(segments.bounds, segments.bounds[1:], strict=False)
-    ]
-    return torch.cat(parts, dim=2)
+    return F.scaled_dot_product_attention(q_bhld, k_bkld, v_bkld, is_causal=True)

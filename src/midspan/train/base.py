@@ -7,17 +7,54 @@ which stands for something near already. Draws have a fixed seed: every stage on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from midspan.cache import resolve_model
 from midspan.fim import FimFormat, with_sentinels
-from midspan.model import Llama
-from midspan.model.weights import load_model, tokenizer_path
+from midspan.model import Llama, ModelConfig
+from midspan.model.weights import assemble, open_model, tokenizer_path
 from midspan.tokenizer import Tokenizer
+
+_VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base as it is read: its shape and vocabulary with the new rows, its tensors one at a time."""
+
+    where: str
+    config: ModelConfig
+    tokenizer: Tokenizer
+    tensors: Iterator[tuple[str, Tensor]]
+    """Whole tensors by Hugging Face's names; of a memory-mapped file only what is used of them is read."""
+
+
+def open_base(name_or_path: str) -> Base:
+    """A base that can be taught to infill, before any of its tensors is read.
+
+    Raises:
+        InputError: as `resolve_model` and `load_model`.
+    """
+    path = resolve_model(name_or_path)
+    config, tensors = open_model(path)
+    before = Tokenizer.load(tokenizer_path(path))
+    tokenizer = with_sentinels(before)
+    new_ids = list(range(before.vocab_size, tokenizer.vocab_size))
+    if new_ids:
+        fim = FimFormat.detect(tokenizer)
+        assert fim is not None, "with_sentinels gives every vocabulary a format"
+        size = max(config.vocab_size, max(new_ids) + 1)
+        copies = {} if before.eos_id is None else {fim.eot_id: before.eos_id}
+        config = replace(config, vocab_size=size)
+        tensors = (
+            (name, grown(tensor, size, new_ids, copies) if name in _VOCABULARY else tensor)
+            for name, tensor in tensors
+        )
+    return Base(str(path), config, tokenizer, tensors)
 
 
 def prepare_base(name_or_path: str, dtype: torch.dtype) -> tuple[Llama, Tokenizer]:
@@ -33,16 +70,9 @@ def prepare_base(name_or_path: str, dtype: torch.dtype) -> tuple[Llama, Tokenize
     Raises:
         InputError: as `resolve_model` and `load_model`.
     """
-    path = resolve_model(name_or_path)
-    model = load_model(path, dtype=dtype)
-    before = Tokenizer.load(tokenizer_path(path))
-    tokenizer = with_sentinels(before)
-    new_ids = list(range(before.vocab_size, tokenizer.vocab_size))
-    if new_ids:
-        fim = FimFormat.detect(tokenizer)
-        assert fim is not None, "with_sentinels gives every vocabulary a format"
-        add_rows(model, new_ids, {} if before.eos_id is None else {fim.eot_id: before.eos_id})
-    return model, tokenizer
+    base = open_base(name_or_path)
+    model = assemble(base.config, base.tensors, base.where, dtype=dtype, device="cpu").eval()
+    return model, base.tokenizer
 
 
 def sentinel_ids(tokenizer: Tokenizer) -> list[int]:
@@ -53,29 +83,19 @@ def sentinel_ids(tokenizer: Tokenizer) -> list[int]:
     return sorted(ids)
 
 
-@torch.no_grad()
-def add_rows(model: Llama, new_ids: list[int], copies: Mapping[int, int]) -> None:
-    """Give the embedding and the head rows for `new_ids`, growing them where they are too short.
+def grown(old_vd: Tensor, size: int, new_ids: list[int], copies: Mapping[int, int]) -> Tensor:
+    """An embedding or a head with rows for `new_ids`, longer where it is too short.
 
     Args:
-        model: changed in place; its config's vocabulary grows along.
+        old_vd: the matrix (vocabulary, hidden size).
+        size: rows of the result.
         new_ids: the ids behind the old vocabulary.
         copies: new ids that start as the row of an old one.
     """
-    size = max(model.config.vocab_size, max(new_ids) + 1)
-
-    def grown(weight_vd: Tensor) -> nn.Parameter:
-        old = weight_vd.detach()
-        known = old[: min(new_ids)].float()
-        draws = torch.randn((len(new_ids), old.shape[1]), generator=torch.Generator().manual_seed(0))
-        weight = torch.cat([old, old.new_zeros(size - len(old), old.shape[1])])
-        weight[new_ids] = (known.mean(dim=0) + draws.to(old.device) * known.std(dim=0)).to(old.dtype)
-        for new, like in copies.items():
-            weight[new] = old[like]
-        return nn.Parameter(weight)
-
-    model.config = replace(model.config, vocab_size=size)
-    embedding, head = model.model.embed_tokens, model.lm_head
-    embedding.weight = grown(embedding.weight)
-    embedding.num_embeddings = head.out_features = size
-    head.weight = embedding.weight if model.config.tied else grown(head.weight)
+    known = old_vd[: min(new_ids)].float()
+    draws = torch.randn((len(new_ids), old_vd.shape[1]), generator=torch.Generator().manual_seed(0))
+    weight = torch.cat([old_vd, old_vd.new_zeros(size - len(old_vd), old_vd.shape[1])])
+    weight[new_ids] = (known.mean(dim=0) + draws.to(old_vd.device) * known.std(dim=0)).to(old_vd.dtype)
+    for new, like in copies.items():
+        weight[new] = old_vd[like]
+    return weight

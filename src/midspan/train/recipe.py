@@ -29,8 +29,17 @@ from midspan.fim import FimConfig
 from midspan.model.lora import LoraConfig
 from midspan.rows import DOCUMENTS, RowsConfig, check_shares
 from midspan.train.optimizer import OptimizerConfig
+from midspan.train.parallel import ParallelConfig
 
-NOT_DECISIVE = ("description", "data.corpus", "data.workers", "checkpoint.every_steps", "checkpoint.keep")
+NOT_DECISIVE = (
+    "description",
+    "data.corpus",
+    "data.workers",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+    "checkpoint.background",
+    *(f"parallel.{item.name}" for item in fields(ParallelConfig) if item.name != "float8"),
+)
 """Settings that do not change the trained weights. A corpus does, but by its content and not by its place: the
 rows' fingerprint sees to that."""
 
@@ -104,13 +113,14 @@ class TrainConfig:
     """`full` (every weight), `layers` (every weight but the vocabulary's, of which only the sentinels' rows: in
     a small model they are a fifth of all, with little to learn), or `lora` (adapters, and the sentinels' rows)."""
     precision: str = "bf16"
-    """Weights and arithmetic of the model: `bf16` or `fp32`. What the optimizer updates is always float32."""
+    """Weights and arithmetic of the model: `bf16` or `fp32`, what the optimizer updates being float32 for both; or
+    `bf16-states`, where that is bfloat16 too and a parameter takes 8 bytes in place of 16."""
     seed: int = 0
     """Of the adapters' start."""
 
     def __post_init__(self) -> None:
         _check_choice("train.method", self.method, ("full", "layers", "lora"))
-        _check_choice("train.precision", self.precision, ("bf16", "fp32"))
+        _check_choice("train.precision", self.precision, ("bf16", "fp32", "bf16-states"))
         for name in ("steps", "rows_per_step", "rows_per_pass"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
@@ -123,6 +133,8 @@ class CheckpointConfig:
     every_steps: int = 1000
     keep: int = 2
     """Checkpoints kept, newest first; never fewer than two, so that one is always whole."""
+    background: bool = True
+    """Go on training while one is written, where there is memory for a copy of the state."""
 
     def __post_init__(self) -> None:
         if self.every_steps < 1:
@@ -145,6 +157,7 @@ class Recipe:
     lora: LoraConfig = field(default_factory=LoraConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         assert self.rows  # judges the values of [data] now rather than when rows are compiled
