@@ -24,7 +24,7 @@ from midspan.train.base import open_base
 from midspan.train.learner import Learner
 from midspan.train.loop import _compile, _sources
 from midspan.train.metrics import read_metrics
-from midspan.train.parallel import Layout, ParallelConfig
+from midspan.train.parallel import Layout, ParallelConfig, use_float8
 from midspan.train.ranks import Ranks
 
 ALONE = Ranks(0, 1, torch.device("cpu"), None)
@@ -255,3 +255,37 @@ def test_ranks_stand_where_the_drawing_says() -> None:
     layouts = [Layout.of(config, 32, rank) for rank in range(32)]
     assert [layout.stage for layout in layouts] == [0] * 16 + [1] * 16
     assert [layout.reader for layout in layouts] == [reader for reader in range(4) for _ in range(4)] * 2
+
+
+def test_float8_is_refused_where_it_cannot_be(recipe_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    for settings, sentence in (
+        (["parallel.float8=true"], "needs a GPU that multiplies in float8 (H100 or later), not a CPU"),
+        (["parallel.float8=true", "train.method=lora"], "whose matrices are frozen; leave it out"),
+    ):
+        with pytest.raises(InputError) as caught:
+            Learner(load_recipe(recipe_path, settings), ALONE)
+        assert sentence in str(caught.value)
+
+
+def test_float8_layers_are_near(recipe_path: Path) -> None:
+    """The arithmetic of the unit, emulated: the loss of a model of matrices exchanged."""
+    pytest.importorskip("torchao")
+    from dataclasses import replace
+
+    from tests.train.conftest import TINY
+
+    from midspan.model import Llama, Segments
+
+    model = Llama(replace(TINY, hidden_size=64, head_dim=16, intermediate_size=128))
+    model.initialise(seed=1, std=0.08)
+    ids = torch.arange(32)[None]
+    expected = model(ids, segments=Segments((0, 20, 32)))
+    use_float8(model, emulate=True)
+    changed = [n for n, m in model.named_modules() if type(m).__name__ == "Float8Linear"]
+    assert len(changed) == 2 * 7
+    found = model(ids, segments=Segments((0, 20, 32)))
+    assert 0 < (found - expected).norm() / expected.norm() < 0.1
+    found.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())

@@ -310,6 +310,12 @@ def _float8(model: nn.Module, train: str) -> None:
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9):
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else "a CPU"
         raise InputError(f"parallel.float8 needs a GPU that multiplies in float8 (H100 or later), not {name}")
-    from torchao.float8 import convert_to_float8_training
+    use_float8(model)
 
-    convert_to_float8_training(model, module_filter_fn=lambda module, name: "layers." in name)
+
+def use_float8(model: nn.Module, *, emulate: bool = False) -> None:
+    """Exchange linear maps, one scale a tensor; `emulate` does the same arithmetic where there is no such unit."""
+    from torchao.float8 import Float8LinearConfig, convert_to_float8_training
+
+    config = Float8LinearConfig(emulate=emulate)
+    convert_to_float8_training(model, module_filter_fn=lambda _, name: "layers." in name, config=config)

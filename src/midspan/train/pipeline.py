@@ -120,7 +120,7 @@ class Pipeline:
         losses: list[Tensor] = []
         aim: dict[str, Any] = {"target": numbers, "losses": losses} if self.stage.is_last else {}
         self._schedule.step(*ids, number=numbers, return_outputs=False, **aim)
-        return torch.stack(losses).sum() * targets if losses else torch.zeros(())
+        return torch.stack(losses).sum().detach() * targets if losses else torch.zeros(())
 
     def _loss(self, output: Tensor, _: Tensor) -> Tensor:
         return output / self._targets

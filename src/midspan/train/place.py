@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 from midspan.errors import InputError
 from midspan.model import Llama
@@ -113,11 +113,11 @@ def own_part(whole: Tensor, like: DTensor) -> Tensor:
     assert coordinate is not None
     for axis in reversed(range(mesh.ndim)):
         placement = like.placements[axis]
-        if placement.is_shard():
-            assert isinstance(placement, Shard)
-            parts = whole.chunk(mesh.size(axis), dim=placement.dim)
+        if not placement.is_replicate():
+            dim: int = placement.dim  # type: ignore[attr-defined]
+            parts = whole.chunk(mesh.size(axis), dim=dim)
             place = coordinate[axis]
-            whole = parts[place] if place < len(parts) else whole.narrow(placement.dim, 0, 0)
+            whole = parts[place] if place < len(parts) else whole.narrow(dim, 0, 0)
     return whole
 
 

@@ -2,7 +2,7 @@
 
     name = "code"                 base = "smollm2-135m"
     [data]  corpus or sources     [fim]  rate, layouts, spans
-    [train] method, steps, batch  [lora] / [optimizer] / [checkpoint]
+    [train] method, steps, batch  [lora] / [optimizer] / [checkpoint] / [parallel]
 
 A key that does not exist is an error that names the closest one that does, and so is a value of the wrong kind.
 `--set a.b=c` overrides a value before the file is judged. The resolved recipe, defaults included, is saved in
