@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import socket
 import traceback
 from collections.abc import Callable
@@ -42,7 +43,7 @@ def on_processes(world: int, work: Callable[[], T], timeout: float = 300) -> lis
         results = []
         for rank, (_, pipe) in enumerate(started):
             assert pipe.poll(timeout), f"rank {rank} gave nothing in {timeout} seconds"
-            ok, value = pipe.recv()
+            ok, value = pickle.loads(pipe.recv_bytes())
             assert ok, f"rank {rank}:\n{value}"
             results.append(value)
         return results
@@ -62,6 +63,6 @@ def _rank(rank: int, world: int, port: int, work: Callable[[], object], pipe: Co
         "MASTER_PORT": str(port),
     }
     try:
-        pipe.send((True, work()))
+        pipe.send_bytes(pickle.dumps((True, work())))  # by value: a tensor outlives its process
     except BaseException:
-        pipe.send((False, traceback.format_exc()))
+        pipe.send_bytes(pickle.dumps((False, traceback.format_exc())))

@@ -137,6 +137,9 @@ def test_bfloat16_layouts_are_near(recipe_path: Path) -> None:
         ["train.precision=bf16", "parallel.tensor=2", "parallel.sequence=true"],
         ["train.precision=bf16", "parallel.pipeline=2"],
         ["train.precision=bf16-states"],
+        ["train.precision=bf16", "train.method=lora"],
+        ["train.precision=bf16", "train.method=lora", "lora.quantise=nf4"],
+        ["train.precision=bf16", "train.method=layers"],
     ]
     _compare(recipe_path, 2, cases, relative=0.02)
 
@@ -286,6 +289,6 @@ def test_float8_layers_are_near(recipe_path: Path) -> None:
     changed = [n for n, m in model.named_modules() if type(m).__name__ == "Float8Linear"]
     assert len(changed) == 2 * 7
     found = model(ids, segments=Segments((0, 20, 32)))
-    assert 0 < (found - expected).norm() / expected.norm() < 0.1
+    assert 0 < (found - expected).norm() / expected.norm() < 0.2  # three bits of mantissa
     found.sum().backward()
     assert all(p.grad is not None for p in model.parameters())

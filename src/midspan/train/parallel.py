@@ -34,7 +34,7 @@ import torch
 from torch import nn
 
 from midspan.errors import InputError
-from midspan.model import ModelConfig
+from midspan.model import ModelConfig, Segments
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -234,7 +234,17 @@ def lighten(
         if config.activation_checkpointing != "none":
             _checkpoint(layer, selective=config.activation_checkpointing == "selective")
         if config.compile:
-            layer.compile()
+            layer.compile(dynamic=True)
+    if config.compile:
+        _leave_attention_out()
+
+
+def _leave_attention_out() -> None:
+    """Compile around attention, whose documents begin and end elsewhere in each pass: all would be made anew."""
+    kinds: list[type[Segments]] = [Segments, *Segments.__subclasses__()]
+    for kind in kinds:
+        if not hasattr(kind.attend, "_torchdynamo_disable"):
+            kind.attend = torch.compiler.disable(kind.attend)  # type: ignore
 
 
 def _share_tensors(objective: Objective, meshes: Meshes) -> None:

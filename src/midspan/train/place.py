@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate
 
 from midspan.errors import InputError
 from midspan.model import Llama
@@ -121,6 +121,17 @@ def own_part(whole: Tensor, like: DTensor) -> Tensor:
     return whole
 
 
+def _whole(tensor: Tensor) -> Tensor:
+    """All of a tensor in parts, gathered axis by axis: FSDP's parts are parts of the inner axis's."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    placements = list(tensor.placements)
+    for axis in range(len(placements)):
+        placements[axis] = Replicate()
+        tensor = tensor.redistribute(placements=placements)
+    return tensor.to_local()
+
+
 @torch.no_grad()
 def gather(model: Llama, whole: Llama, ranks: Ranks, *, stages: int) -> Llama | None:
     """A laid-out model's weights in one that is not, on rank 0's host; None on the others. All ranks must call it.
@@ -134,8 +145,7 @@ def gather(model: Llama, whole: Llama, ranks: Ranks, *, stages: int) -> Llama | 
         parameter = own.get(name)
         tensor: Tensor | None = None
         if parameter is not None:
-            tensor = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter.detach()
-            tensor = tensor.to("cpu", blank.dtype)
+            tensor = _whole(parameter.detach()).to("cpu", blank.dtype)
         holder = 0
         if stages > 1:
             holder = ranks.everyone(parameter is not None).index(True)
