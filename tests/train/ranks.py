@@ -10,7 +10,13 @@ from multiprocessing.connection import Connection
 from typing import TypeVar
 
 import torch
+import torch.distributed.checkpoint.staging
+import torch.distributed.fsdp
 
+import midspan.train.context_parallel
+import midspan.train.pipeline
+import midspan.train.place
+import midspan.train.tensor_parallel  # noqa: F401, what ranks would import one by one
 from midspan.train.ranks import Ranks, joined_ranks
 
 T = TypeVar("T")

@@ -158,8 +158,9 @@ def gather(model: Llama, whole: Llama, ranks: Ranks, *, stages: int) -> Llama | 
                     dist.send(tensor.contiguous(), dst=0)
         if ranks.is_first:
             assert tensor is not None
+            filled = nn.Parameter(tensor, requires_grad=blank.requires_grad)
             for owner in whole.modules():
                 for leaf, found in list(owner.named_parameters(recurse=False)):
-                    if found is blank:
-                        setattr(owner, leaf, nn.Parameter(tensor, requires_grad=blank.requires_grad))
+                    if found is blank:  # a tied head's is found twice
+                        setattr(owner, leaf, filled)
     return whole if ranks.is_first else None
