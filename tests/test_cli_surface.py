@@ -33,6 +33,7 @@ SURFACE = {
     "models list": {"--json"},
     "models pull": {"name", "--json"},
     "report": {"runs"},
+    "run": {"lineage", "--to", "--runs", "--set", "--dry-run", "--json"},
     "train": {"recipe", "--out", "--set", "--resume"},
 }
 
@@ -82,6 +83,7 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (["report", "nowhere"], "nowhere"),
         (["models", "pull", "smollm"], "smollm2-135m"),
         (["train"], "Missing argument"),
+        (["run", "nowhere"], "nowhere holds no recipe"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:

@@ -19,13 +19,15 @@ from tests.train.ranks import on_processes, on_ranks
 from midspan.errors import InputError, WorkError
 from midspan.model import PRESETS
 from midspan.rows import Rows
-from midspan.train import load_recipe, train
+from midspan.tokenizer import Tokenizer
+from midspan.train import Recipe, load_recipe, train
 from midspan.train.base import open_base
 from midspan.train.learner import Learner
-from midspan.train.loop import _compile, _sources
+from midspan.train.loop import _compile
 from midspan.train.metrics import read_metrics
 from midspan.train.parallel import Layout, ParallelConfig, use_float8
 from midspan.train.ranks import Ranks
+from midspan.train.sources import open_sources
 
 ALONE = Ranks(0, 1, torch.device("cpu"), None)
 QUIET = Console(quiet=True)
@@ -45,6 +47,10 @@ def recipe_path(tiny_recipe: Path) -> Path:
     return tiny_recipe
 
 
+def _vocabulary(recipe: Recipe) -> Tokenizer:
+    return open_base(recipe.base, torch.float32).tokenizer
+
+
 def _curve(recipe_path: Path, ranks: Ranks, settings: Settings) -> list[float]:
     """Losses and norms of a few steps, by which updates are compared as well."""
     recipe = load_recipe(recipe_path, settings)
@@ -60,7 +66,7 @@ def _curve(recipe_path: Path, ranks: Ranks, settings: Settings) -> list[float]:
 
 def _compare(recipe_path: Path, world: int, cases: Sequence[Settings], relative: float = 1e-5) -> None:
     recipe = load_recipe(recipe_path)
-    _compile(recipe, recipe_path.parent, _sources(recipe), open_base(recipe.base).tokenizer, QUIET)
+    _compile(recipe, recipe_path.parent, open_sources(recipe.data), _vocabulary(recipe), QUIET)
     curves = on_ranks(world, lambda ranks: [_curve(recipe_path, ranks, case) for case in cases])
     alone: dict[tuple[str, ...], list[float]] = {}
     for number, case in enumerate(cases):
@@ -147,7 +153,7 @@ def test_bfloat16_layouts_are_near(recipe_path: Path) -> None:
 @pytest.mark.parametrize("settings", [["full"], ["selective"]])
 def test_running_a_layer_again_changes_nothing(recipe_path: Path, settings: list[str]) -> None:
     recipe = load_recipe(recipe_path)
-    _compile(recipe, recipe_path.parent, _sources(recipe), open_base(recipe.base).tokenizer, QUIET)
+    _compile(recipe, recipe_path.parent, open_sources(recipe.data), _vocabulary(recipe), QUIET)
     again = [f"parallel.activation_checkpointing={settings[0]}"]
     assert _curve(recipe_path, ALONE, again) == _curve(recipe_path, ALONE, [])
 
@@ -155,7 +161,7 @@ def test_running_a_layer_again_changes_nothing(recipe_path: Path, settings: list
 @pytest.mark.slow
 def test_compiled_layers_agree(recipe_path: Path) -> None:
     recipe = load_recipe(recipe_path)
-    _compile(recipe, recipe_path.parent, _sources(recipe), open_base(recipe.base).tokenizer, QUIET)
+    _compile(recipe, recipe_path.parent, open_sources(recipe.data), _vocabulary(recipe), QUIET)
     compiled = _curve(recipe_path, ALONE, ["parallel.compile=true"])
     assert compiled == pytest.approx(_curve(recipe_path, ALONE, []), rel=1e-5)
 

@@ -220,6 +220,10 @@ class Tokenizer:
         backend = self._backend.with_special(dict.fromkeys(pieces))
         return Tokenizer(replace(self._vocabulary, backend=backend))
 
+    def with_chat_template(self, template: str) -> "Tokenizer":
+        """A tokenizer with this chat template (Jinja source); ids do not depend on it."""
+        return Tokenizer(replace(self._vocabulary, chat_template=template))
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over what determines ids: vocabulary, merges, rules, special tokens, BOS and EOS."""

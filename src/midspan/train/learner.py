@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from midspan.model import Llama
+from midspan.model import Llama, ModelConfig
 from midspan.model.lora import add_lora, train_rows
 from midspan.model.weights.assemble import empty
 from midspan.rows import Row
 from midspan.tokenizer import Tokenizer
-from midspan.train.base import open_base, prepare_base, sentinel_ids
+from midspan.train.base import Base, base_model, open_base, sentinel_ids
 from midspan.train.objective import Objective, Pass, join
 from midspan.train.optimizer import Optimizer
 from midspan.train.parallel import Layout, Meshes, lighten, parallelize
@@ -95,7 +95,7 @@ class Learner:
         from midspan.train.place import gather, set_precision
 
         whole = empty(self.model.config)
-        self._choose_trained(whole)
+        self._choose_trained(whole, self.tokenizer)
         trained = self.precision if self._recipe.train.method == "full" else torch.float32
         set_precision(whole, frozen=self.precision, trained=trained)
         return gather(self.model, whole, self._ranks, stages=self.layout.pipeline)
@@ -118,23 +118,23 @@ class Learner:
         return share_pass(one, self._meshes.context.get_group())
 
     def _alone(self) -> tuple[Objective, Tokenizer]:
-        model, tokenizer = prepare_base(self._recipe.base, self.precision)
-        self._check(model)
-        self._choose_trained(model, tokenizer)
+        base = self._open_base()
+        self._check(base.config)
+        model = base_model(base, self.precision)
+        self._choose_trained(model, base.tokenizer)
         model.to(self._ranks.device)
         lighten(model, self._recipe.parallel, train=self._recipe.train.method)
-        return Objective(model), tokenizer
+        return Objective(model), base.tokenizer
 
     def _laid_out(self) -> tuple[Objective, Tokenizer]:
         from midspan.train.pipeline import Stage
         from midspan.train.place import fill, set_precision
 
         recipe, layout, train = self._recipe, self.layout, self._recipe.train
-        base = open_base(recipe.base)
+        base = self._open_base()
+        self._check(base.config)
         model = empty(base.config)
-        self._check(model)
-        self.tokenizer = base.tokenizer
-        self._choose_trained(model)
+        self._choose_trained(model, base.tokenizer)
         masters = train.precision != "bf16-states"
         set_precision(model, frozen=self.precision, trained=torch.float32 if masters else self.precision)
         objective = Stage(model) if layout.pipeline > 1 else Objective(model)
@@ -175,14 +175,19 @@ class Learner:
             assert grad is not None
             dist.all_reduce(grad.to_local() if hasattr(grad, "to_local") else grad, group=self._ends)
 
-    def _check(self, model: Llama) -> None:
+    def _open_base(self) -> Base:
+        recipe = self._recipe
+        tokens, chats = recipe.data.row_tokens, recipe.data.chats
+        return open_base(recipe.base, self.precision, recipe.model, chats=chats, row_tokens=tokens)
+
+    def _check(self, config: ModelConfig) -> None:
         train = self._recipe.train
-        check = partial(self.layout.check, model.config, method=train.method)
+        check = partial(self.layout.check, config, method=train.method)
         self._ranks.first(lambda: check(rows_per_step=train.rows_per_step, rows_per_pass=train.rows_per_pass))
 
-    def _choose_trained(self, model: Llama, tokenizer: Tokenizer | None = None) -> None:
+    def _choose_trained(self, model: Llama, tokenizer: Tokenizer) -> None:
         """Freeze what the recipe does not train, and put in what it trains instead."""
-        train, ids = self._recipe.train, sentinel_ids(tokenizer or self.tokenizer)
+        train, ids = self._recipe.train, sentinel_ids(tokenizer, chats=self._recipe.data.chats)
         if train.method == "lora":
             add_lora(model, self._recipe.lora, ids, seed=train.seed)
         elif train.method == "layers":

@@ -31,7 +31,6 @@ from types import FrameType
 import torch
 from rich.console import Console
 
-from midspan.corpus import Corpus
 from midspan.errors import WorkError
 from midspan.files import atomic_folder
 from midspan.model import Llama
@@ -46,6 +45,7 @@ from midspan.train.parallel import Layout
 from midspan.train.ranks import Ranks, joined_ranks
 from midspan.train.recipe import Recipe
 from midspan.train.run import begin_run, check_rows, check_run
+from midspan.train.sources import open_sources
 
 
 def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console | None = None) -> None:
@@ -79,7 +79,7 @@ def _train(recipe: Recipe, run: Path, ranks: Ranks, resume: bool, console: Conso
         return
     console.print(f"loading {recipe.base}")
     learner = Learner(recipe, ranks)
-    sources = _sources(recipe)
+    sources = open_sources(recipe.data)
     ranks.first(lambda: begin_run(run, recipe))
     ranks.first(lambda: _compile(recipe, run, sources, learner.tokenizer, console))
     rows = Rows(run / "rows")
@@ -107,19 +107,6 @@ def _check(recipe: Recipe, run: Path, ranks: Ranks, resume: bool) -> None:
     Layout.of(recipe.parallel, ranks.world)
 
 
-def _sources(recipe: Recipe) -> list[Source]:
-    return [
-        Source(
-            corpus=Corpus.open(source.corpus),
-            name=source.name,
-            share=source.share,
-            fim_rate=source.fim_rate,
-            documents=source.documents,
-        )
-        for source in recipe.data.mixture
-    ]
-
-
 def _compile(recipe: Recipe, run: Path, sources: list[Source], tokenizer: Tokenizer, console: Console) -> None:
     """Compile the run's rows if they are not there yet, and say what they are."""
     expected = rows_fingerprint(sources, tokenizer, recipe.rows)
@@ -143,11 +130,12 @@ def _compile(recipe: Recipe, run: Path, sources: list[Source], tokenizer: Tokeni
         f"{manifest['fim_rate']:.1%} of whole documents infilled"
     )
     for source in manifest["sources"]:
-        left_out = source["documents_left_out"]
+        left_out, too_long = source["documents_left_out"], source.get("too_long")
         console.print(
             f"  {source['name']}: {source['realised_share']:.1%} of the tokens, {source['epochs']:.2f} epochs of "
             f"{source['documents']} documents, {source['fim_rate']:.1%} infilled"
             + (f"; {left_out} left out, which the vocabulary cannot write" if left_out else "")
+            + (f"; {too_long} left out, which are longer than a row" if too_long else "")
         )
 
 
