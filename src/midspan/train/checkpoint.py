@@ -28,6 +28,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from torch import Tensor
 
@@ -96,6 +98,18 @@ class Checkpoints:
         self._failure: WorkError | None = None
         # A group of its own: a thread's messages must not meet the training's.
         self._ranks = ranks.with_own_group()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """What is being written is finished, unless the process has a reason to end at once."""
+        if kind is None:
+            self.wait()
+        elif issubclass(kind, WorkError) and self._thread is not None:
+            self._thread.join()
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step is."""

@@ -96,7 +96,8 @@ def _train(recipe: Recipe, run: Path, ranks: Ranks, resume: bool, console: Conso
     else:
         learner.optimizer.loaded()
         console.print(f"going on from step {done.step} of {recipe.train.steps}")
-    _steps(recipe, run, learner, rows, checkpoints, done, ranks, console)
+    with checkpoints:
+        _steps(recipe, run, learner, rows, checkpoints, done, ranks, console)
     model = learner.whole_model()
     ranks.first(lambda: _export(recipe, run, model, learner.tokenizer, console))
 
@@ -180,15 +181,13 @@ def _steps(
                         seconds=done.seconds,
                     )
                 )
-            stop, save = (bool(number) for number in ranks.sums(asked.stop, asked.save))
-            asked.save = False
+            stop, save = (number > 0 for number in ranks.sums(*asked.take()))
             if done.step % recipe.checkpoint.every_steps == 0 or done.step == steps or stop or save:
                 checkpoints.save(done, learner.optimizer.state())
             if stop and done.step < steps:
                 checkpoints.wait()
                 path = checkpoints.path(done.step)
                 raise WorkError(f"stopped by a signal; {path} holds step {done.step}: go on with --resume")
-        checkpoints.wait()
 
 
 @dataclass
@@ -197,6 +196,11 @@ class _Asked:
 
     stop: bool = False
     save: bool = False
+
+    def take(self) -> tuple[bool, bool]:
+        """Whether to stop, and whether to save, which is asked for once."""
+        save, self.save = self.save, False
+        return self.stop, save
 
 
 @contextmanager
