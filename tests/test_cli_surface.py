@@ -11,6 +11,7 @@ from midspan.cli import app
 
 SURFACE = {
     "complete": {"model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed", "--json"},
+    "convert": {"source", "target", "--to", "--type", "--shards", "--json"},
     "corpus build": {
         *("sources", "--out", "--config", "--overwrite", "--json"),
         *(
@@ -82,6 +83,7 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (["eval", "nowhere"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
         (["models", "pull", "smollm"], "smollm2-135m"),
+        (["convert", "nowhere", "out.gguf", "--to", "gguf"], "nowhere"),
         (["train"], "Missing argument"),
         (["run", "nowhere"], "nowhere holds no recipe"),
     ],

@@ -234,9 +234,9 @@ Held-out files of 4,096 tokens and more, the same for every variant:
 {table}
 ![Perplexity over positions](long-context.svg)
 
-A model of this size learns to look things up only from files that ask for it: three tenths of the tokens of every
-stage are such files, of up to 512 tokens for the base and 2,048 for the fine-tuning. So the scores say how far each
-treatment carries a skill, not how good the skill is.
+A model of this size learns to look things up only from files that ask for it: three tenths of the tokens of
+every stage are such files, of up to 512 tokens for the base and 2,048 for the fine-tuning. So the scores say how
+far each treatment carries a skill, not how good the skill is.
 """
 
 

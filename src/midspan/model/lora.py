@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -209,6 +208,8 @@ def save_adapter(model: Llama, config: LoraConfig, folder: Path, *, base: str) -
         folder: an existing folder.
         base: what `base_model_name_or_path` names.
     """
+    from safetensors.torch import save_file
+
     tensors: dict[str, Tensor] = {}
     tables: dict[str, TrainedRows] = {}
     for name, module in model.named_modules():

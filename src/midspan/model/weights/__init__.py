@@ -4,8 +4,8 @@
     meta   a folder with params.json and consolidated.00.pth, 01, ...
     gguf   a .gguf file, or a folder with exactly one
 
-`load_model` reads any of them into a `Llama`, `read_config` reads the shape alone, and `write_hf` writes the
-first.
+`load_model` reads any of them into a `Llama`, `read_config` reads the shape alone, `write_hf`, `write_gguf` and
+`write_meta` write them, and `convert.convert` does both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from midspan.model.config import ModelConfig
 from midspan.model.llama import Llama
 from midspan.model.weights import gguf, hf, meta
 from midspan.model.weights.assemble import assemble
+from midspan.model.weights.gguf_write import write_gguf
 from midspan.model.weights.hf import write_hf
+from midspan.model.weights.meta_write import write_meta
 
 __all__ = [
     "assemble",
@@ -31,9 +33,12 @@ __all__ = [
     "load_model",
     "open_model",
     "read_config",
+    "read_tensors",
     "tensor_types",
     "tokenizer_path",
+    "write_gguf",
     "write_hf",
+    "write_meta",
 ]
 
 Format = Literal["hf", "meta", "gguf"]
@@ -97,6 +102,15 @@ def load_model(
     """
     config, tensors = open_model(path)
     return assemble(config, tensors, str(path), dtype=dtype, device=device).eval()
+
+
+def read_tensors(path: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """(Hugging Face's name, tensor) for every weight of the checkpoint at `path`, read as they are asked for.
+
+    Raises:
+        InputError: as for `load_model`, but for names and shapes, which are not checked.
+    """
+    return open_model(path)[1]
 
 
 def tensor_types(path: str | Path) -> dict[str, int]:
