@@ -96,7 +96,7 @@ def test_a_rank_reads_no_more_than_its_part_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("lacks", "lacks the tensor for model.norm.weight"),
+        ("lacks", "lacks the tensor model.norm.weight"),
         ("shape", r"model.norm.weight has shape \(7,\), the configuration asks for \(48,\)"),
         ("more", "holds the tensor other, which its configuration has no place for"),
     ],

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.tensor import DTensor, Replicate
 
-from midspan.errors import InputError
 from midspan.model import Llama
 from midspan.model.lora import QuantisedLoraLinear, RowsEmbedding, RowsHead
-from midspan.model.weights.assemble import parameter_shapes
+from midspan.model.weights.assemble import checked, parameter_shapes
 from midspan.train.base import Base
 from midspan.train.ranks import Ranks
 
@@ -46,21 +45,10 @@ def fill(root: nn.Module, model: Llama, base: Base, device: torch.device) -> Non
     _give_storage(root, device)
     root.to(device)  # FSDP looks at its parameters again
     parameters = _named(model)
-    expected = parameter_shapes(base.config)
-    for name, tensor in base.tensors:
-        shape = tuple(tensor.shape)
-        if name not in expected:
-            raise InputError(f"{base.where} holds the tensor {name}, which its configuration has no place for")
-        if shape != expected[name]:
-            raise InputError(
-                f"{base.where}: tensor {name} has shape {shape}, the configuration asks for {expected[name]}"
-            )
+    for name, tensor in checked(parameter_shapes(base.config), base.tensors, base.where):
         for target, part in _targets(model, name, tensor):
             if target in waiting:
                 _put(parameters[target], part)
-                waiting.remove(target)
-    if waiting:
-        raise InputError(f"{base.where} lacks the tensor for {min(waiting)}; get the checkpoint again")
 
 
 def _named(model: Llama) -> dict[str, nn.Parameter]:
