@@ -33,7 +33,6 @@ __all__ = [
     "load_model",
     "open_model",
     "read_config",
-    "read_tensors",
     "tensor_types",
     "tokenizer_path",
     "write_gguf",
@@ -102,15 +101,6 @@ def load_model(
     """
     config, tensors = open_model(path)
     return assemble(config, tensors, str(path), dtype=dtype, device=device).eval()
-
-
-def read_tensors(path: str | Path) -> Iterator[tuple[str, Tensor]]:
-    """(Hugging Face's name, tensor) for every weight of the checkpoint at `path`, read as they are asked for.
-
-    Raises:
-        InputError: as for `load_model`, but for names and shapes, which are not checked.
-    """
-    return open_model(path)[1]
 
 
 def tensor_types(path: str | Path) -> dict[str, int]:
