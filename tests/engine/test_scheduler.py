@@ -157,7 +157,7 @@ def test_a_deadline_counts_the_reading_and_leaves_whole_lines() -> None:
     assert found.reason == "deadline"
     assert found.text.startswith(shown)
     written = TOKENIZER.decode_bytes(found.ids)
-    assert written.decode(errors="replace").endswith(found.text)
+    assert found.text in written.decode(errors="replace"), "the last token may hold more than the text"
 
 
 def test_logprobs_are_the_models() -> None:
