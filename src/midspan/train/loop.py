@@ -36,6 +36,7 @@ from torch import Tensor
 from midspan.errors import WorkError
 from midspan.files import atomic_folder
 from midspan.model import Llama, Segments
+from midspan.model.fused import keep_memory
 from midspan.model.lora import add_lora, merged_state, save_adapter, train_rows
 from midspan.model.loss import cross_entropy_sum
 from midspan.model.weights import write_hf
@@ -72,6 +73,7 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console |
         console.print(f"{run} is finished: its model is in {run / 'model'}")
         return
     console.print(f"loading {recipe.base}")
+    keep_memory()
     model, tokenizer = prepare_base(
         recipe.base,
         PRECISIONS[recipe.train.precision],
