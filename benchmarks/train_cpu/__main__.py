@@ -108,41 +108,47 @@ def flops_per_token(config: ModelConfig, length: int, method: str) -> float:
     return (4 if method == "lora" else 6) * matrices + attention
 
 
-def run_case(
-    bench: Bench, case: str, peers: list[str], folder: Path, *, threads: int, turns: int, tokens: int
-) -> None:
-    """One method at one length against every peer in turn."""
+def meet(case: str, name: str, folder: Path, *, threads: int, turns: int, tokens: int) -> dict[str, Any]:
+    """Midspan and one peer in turns: seconds of their steps, memory, and the machine's peak meanwhile."""
     method, length = case.split("-")[0], int(case.split("-")[1])
-    model_path, config = folder / "model", load_config(folder)
+    per_step, peaks = max(tokens // length, 1), [gemm_peak()]
     rows = folder / f"rows-{length}.npy"
-    per_step = max(tokens // length, 1)
-    ours: list[float] = []
-    ours_gb, peaks, rates, memory = 0.0, [gemm_peak()], dict[str, float](), dict[str, float]()
-    for name in peers:
-        pair = [Contender(x, model_path, rows, method, per_step, threads) for x in ("midspan", name)]
-        try:
-            for turn in range(turns + 1):
-                for contender in pair:
-                    contender.step()
-                if turn == 0:
-                    first = [contender.losses[0] for contender in pair]
-                    if not abs(first[0] - first[1]) < 0.03 * first[1]:
-                        raise RuntimeError(f"{case}: {name} starts at a loss of {first[1]}, Midspan at {first[0]}")
-            peaks.append(gemm_peak())
-        finally:
+    pair = [Contender(x, folder / "model", rows, method, per_step, threads) for x in ("midspan", name)]
+    try:
+        for turn in range(turns + 1):
             for contender in pair:
-                contender.close()
-        mine, theirs = pair
-        ours += mine.seconds[1:]
-        ours_gb = max(ours_gb, mine.peak_gb)
-        rates[NAMES[name]] = per_step * length / statistics.median(theirs.seconds[1:])
-        memory[NAMES[name]] = theirs.peak_gb
-        bench.console.print(
-            f"{case}: Midspan {per_step * length / statistics.median(mine.seconds[1:]):.0f} tokens/s "
-            f"{mine.peak_gb:.1f} GB, {NAMES[name]} {rates[NAMES[name]]:.0f} tokens/s {theirs.peak_gb:.1f} GB"
-        )
-    rate = per_step * length / statistics.median(ours)
-    label = f"{method}, {per_step} x {length:,}"
+                contender.step()
+            if turn == 0:
+                first = [contender.losses[0] for contender in pair]
+                if not abs(first[0] - first[1]) < 0.03 * first[1]:
+                    raise RuntimeError(f"{case}: {name} starts at a loss of {first[1]}, Midspan at {first[0]}")
+        peaks.append(gemm_peak())
+    finally:
+        for contender in pair:
+            contender.close()
+    mine, theirs = pair
+    return {
+        "tokens": per_step * length,
+        "ours": mine.seconds[1:],
+        "ours_gb": mine.peak_gb,
+        "theirs": theirs.seconds[1:],
+        "theirs_gb": theirs.peak_gb,
+        "peaks": peaks,
+        "losses": [contender.losses for contender in pair],
+    }
+
+
+def record(bench: Bench, case: str, met: dict[str, dict[str, Any]], config: ModelConfig) -> None:
+    """The rows of one case: speed, memory, share of the peak."""
+    method, length = case.split("-")[0], int(case.split("-")[1])
+    tokens = next(iter(met.values()))["tokens"]
+    rates = {NAMES[name]: tokens / statistics.median(found["theirs"]) for name, found in met.items()}
+    memory = {NAMES[name]: found["theirs_gb"] for name, found in met.items()}
+    seconds = [x for found in met.values() for x in found["ours"]]
+    ours_gb = max(found["ours_gb"] for found in met.values())
+    peaks = [x for found in met.values() for x in found["peaks"]]
+    rate = tokens / statistics.median(seconds)
+    label = f"{method}, {max(tokens // length, 1)} x {length:,}"
     bench.record(label, unit="tokens/s", value=rate, peers=rates, goal_ratio=1.5)
     fastest = max(rates, key=lambda name: rates[name])
     bench.record(
@@ -153,6 +159,9 @@ def run_case(
         goal_ratio=1 / 0.6,
         better="lower",
     )
+    for name, found in met.items():  # beside each other, whatever the machine did at another time
+        ratio = statistics.median(found["theirs"]) / statistics.median(found["ours"])
+        bench.record(f"{label}, times {NAMES[name]} in turns", unit="x", value=ratio, goal=1.5)
     share = rate * flops_per_token(config, length, method) / 1e9 / statistics.median(peaks)
     bench.record(f"{label}, share of the bf16 GEMM peak", unit="%", value=100 * share, goal=60.0)
 
@@ -169,6 +178,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one turn of a few tokens each: does it run?")
     parser.add_argument("--cases", default="full-1024,lora-1024,full-2048,lora-2048")
     parser.add_argument("--peers", default="", help="some of fp32, autocast, compiled, trainer, trl")
+    parser.add_argument("--state", type=Path, help="measurements so far, to go on from: one peer at a time")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
@@ -176,20 +186,30 @@ def main() -> None:
     turns, tokens = (1, 256) if arguments.quick else (arguments.turns, TOKENS_PER_STEP)
     cases = ["full-128", "lora-128"] if arguments.quick else arguments.cases.split(",")
     bench = Bench("train_cpu", threads=arguments.threads, runs=turns)
+    state: dict[str, Any] = {}
+    if arguments.state is not None and arguments.state.is_file():
+        state = json.loads(arguments.state.read_text())
     source = resolve_model("smollm2-135m")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model, tokenizer = load_model(source, dtype=torch.float32), Tokenizer.load(tokenizer_path(source))
-        state = {key: tensor.detach() for key, tensor in model.state_dict().items() if key != "lm_head.weight"}
-        write_hf(folder / "model", state, model.config, tokenizer=tokenizer, dtype=torch.bfloat16)
+        tensors = {key: tensor.detach() for key, tensor in model.state_dict().items() if key != "lm_head.weight"}
+        write_hf(folder / "model", tensors, model.config, tokenizer=tokenizer, dtype=torch.bfloat16)
         for length in {int(case.split("-")[1]) for case in cases}:
             np.save(folder / f"rows-{length}.npy", rows_of_code(tokenizer, length, 8 * max(tokens // length, 1)))
-        del model, state
+        del model, tensors
         for case in cases:
             known = PEERS[case.split("-")[0]]
             peers = [peer for peer in (arguments.peers.split(",") if arguments.peers else known) if peer in known]
-            run_case(bench, case, peers, folder, threads=arguments.threads, turns=turns, tokens=tokens)
-    bench.finish(quick=arguments.quick or bool(arguments.peers))
+            for peer in peers:
+                found = meet(case, peer, folder, threads=arguments.threads, turns=turns, tokens=tokens)
+                state.setdefault(case, {})[peer] = found
+                bench.console.print(f"{case}, {peer}: {json.dumps(found)}")
+                if arguments.state is not None:
+                    arguments.state.write_text(json.dumps(state))
+        for case, met in state.items():
+            record(bench, case, met, load_config(folder))
+    bench.finish(quick=arguments.quick)
 
 
 if __name__ == "__main__":

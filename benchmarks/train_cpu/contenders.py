@@ -30,14 +30,16 @@ Step = Callable[[Tensor], float]
 """An optimizer step on rows (rows, length): its mean loss."""
 
 
-def midspan(model_path: Path, method: str) -> Step:
-    """Our model, loss and optimizer, a row at a time."""
+def midspan(model_path: Path, method: str, rows_per_pass: int) -> Step:
+    """Our model, loss and optimizer, some rows of a step at a time."""
     from midspan.model import Segments
+    from midspan.model.fused import keep_memory
     from midspan.model.lora import LoraConfig, add_lora
     from midspan.model.loss import cross_entropy_sum
     from midspan.model.weights import load_model
     from midspan.train.optimizer import Optimizer, OptimizerConfig
 
+    keep_memory()
     model = load_model(model_path, dtype=torch.bfloat16)
     if method == "lora":
         add_lora(model, LoraConfig(rank=RANK), [], seed=0)
@@ -46,9 +48,10 @@ def midspan(model_path: Path, method: str) -> Step:
     def step(rows_nl: Tensor) -> float:
         targets = rows_nl.numel() - len(rows_nl)
         total = 0.0
-        for ids_l in rows_nl:
-            hidden_ld = model.hidden(ids_l[None], segments=Segments((0, len(ids_l))))[0]
-            loss = cross_entropy_sum(hidden_ld[:-1], model.lm_head, ids_l[1:])
+        for some_nl in rows_nl.split(rows_per_pass):
+            bounds = tuple(range(0, some_nl.numel() + 1, some_nl.shape[1]))
+            hidden_nld = model.hidden(some_nl.reshape(1, -1), segments=Segments(bounds)).view(*some_nl.shape, -1)
+            loss = cross_entropy_sum(hidden_nld[:, :-1].flatten(0, 1), model.lm_head, some_nl[:, 1:].flatten())
             (loss / targets).backward()
             total += float(loss.detach())
         optimizer.step(0)
@@ -154,6 +157,7 @@ def main() -> None:
     parser.add_argument("rows", type=Path)
     parser.add_argument("--method", choices=("full", "lora"), default="full")
     parser.add_argument("--rows-per-step", type=int, default=4)
+    parser.add_argument("--rows-per-pass", type=int, default=4, help="Midspan's")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -164,7 +168,7 @@ def main() -> None:
         trainer(model, method, rows, per_step, trl=arguments.name == "trl")
         return
     if arguments.name == "midspan":
-        step = midspan(model, method)
+        step = midspan(model, method, arguments.rows_per_pass)
     else:
         autocast, compiled = arguments.name != "fp32", arguments.name == "compiled"
         step = plain_loop(model, method, autocast=autocast, compiled=compiled)

@@ -21,9 +21,11 @@ from midspan.files import atomic_file
 
 # Sums may be reordered into vector code; infinities and NaNs keep their meaning, and no global mode is changed.
 FLAGS = (
-    *("-std=c++17", "-O3", "-fPIC", "-shared", "-march=native", "-fopenmp", "-fno-math-errno"),
-    *("-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-ffp-contract=fast"),
+    *("-std=c++17", "-O3", "-fPIC", "-shared", "-march=native", "-fopenmp", "-fno-exceptions"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-ffp-contract=fast"),
 )
+if platform.machine() == "x86_64":
+    FLAGS = (*FLAGS, "-mprefer-vector-width=512")
 
 
 @cache

@@ -27,7 +27,8 @@ SHAPES = {
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found.float() - expected.float()).norm() / expected.float().norm())
+    found, expected = found.detach().float(), expected.detach().float()
+    return float((found - expected).norm() / expected.norm())
 
 
 def build(shape: str, dtype: torch.dtype, *, lora: bool) -> Llama:
@@ -79,7 +80,7 @@ def test_loss_and_gradients_are_as_close_to_float32_as_plain_bfloat16s(
     monkeypatch: pytest.MonkeyPatch, shape: str, packed: bool, lora: bool
 ) -> None:
     model = build(shape, torch.bfloat16, lora=lora)
-    assert is_fusible(model.model.layers[0], model.lm_head.weight if not lora else torch.empty(0).bfloat16())
+    assert is_fusible(model.model.layers[0], torch.zeros(1, 2, 192).bfloat16())
     loss, hidden, grads = run(model, packed=packed)
     again = run(model, packed=packed)
     assert again[0] == loss
@@ -135,7 +136,7 @@ def test_the_softmax_pass_survives_extremes() -> None:
     logits[1, 7] = 1e4
     logits[2] = -1e4
     targets = torch.tensor([3, 7, 1, 0, 999])
-    expected = F.cross_entropy(logits.float(), targets, reduction="none")
+    expected = F.cross_entropy(logits.double(), targets, reduction="none").float()
     error = logits.float().softmax(dim=1) - F.one_hot(targets, 1000)
     losses = kernels.softmax_loss(logits, targets, want_error=True)
     torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-5)

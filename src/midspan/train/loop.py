@@ -34,6 +34,7 @@ from rich.console import Console
 from midspan.errors import WorkError
 from midspan.files import atomic_folder
 from midspan.model import Llama
+from midspan.model.fused import keep_memory
 from midspan.model.lora import merged_state, save_adapter
 from midspan.model.weights import write_hf
 from midspan.rows import Rows, Source, compile_rows, rows_fingerprint
@@ -77,6 +78,7 @@ def _train(recipe: Recipe, run: Path, ranks: Ranks, resume: bool, console: Conso
     if ranks.agreed((run / "model").is_dir()):
         console.print(f"{run} is finished: its model is in {run / 'model'}")
         return
+    keep_memory()
     console.print(f"loading {recipe.base}")
     learner = Learner(recipe, ranks)
     sources = open_sources(recipe.data)

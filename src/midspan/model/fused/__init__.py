@@ -6,6 +6,7 @@ one matrix product, and the backward pass recomputes what is cheap instead of ke
 definition: it computes the same, is the oracle of the tests, and runs wherever `is_fusible` says no.
 """
 
+from midspan.model.fused.kernels import keep_memory
 from midspan.model.fused.layers import fused_block, fused_norm, is_fusible
 
-__all__ = ["fused_block", "fused_norm", "is_fusible"]
+__all__ = ["fused_block", "fused_norm", "is_fusible", "keep_memory"]

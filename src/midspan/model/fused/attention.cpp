@@ -146,21 +146,25 @@ inline void store(bf16* target, __m512i lanes) {
 
 // Rows (length, dim) of a stride as pairs of rows (length / 2, dim), and as pairs of columns (dim / 2, length) of each
 // block; zeros where rows end.
-void pack(const bf16* x, i64 stride, i64 length, i64 padded, i64 dim, uint32_t* pairs, uint32_t* turned) {
+void pack(const bf16* x, i64 stride, i64 length, i64 padded, i64 dim, uint32_t* __restrict pairs,
+          uint32_t* __restrict turned) {
     for (i64 row = 0; row < padded; row += 2) {
-        const bf16 *first = x + row * stride, *second = first + stride;
-        for (i64 i = 0; i < dim; i++) {
-            uint32_t low = row < length ? first[i] : 0, high = row + 1 < length ? second[i] : 0;
-            pairs[row / 2 * dim + i] = low | high << 16;
-        }
+        const bf16 *__restrict first = x + row * stride, *__restrict second = first + stride;
+        uint32_t* target = pairs + row / 2 * dim;
+        if (row + 1 < length)
+            for (i64 i = 0; i < dim; i++) target[i] = first[i] | static_cast<uint32_t>(second[i]) << 16;
+        else
+            for (i64 i = 0; i < dim; i++) target[i] = row < length ? first[i] : 0;
     }
-    for (i64 row = 0; row < padded; row++) {
+    const __m512i places = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                              _mm512_set1_epi32(static_cast<int>(stride / 2)));
+    for (i64 row = 0; row < padded; row += 16) {
+        const i64 left = length - row;
+        const __mmask16 there = left >= 16 ? 0xffff : left <= 0 ? 0 : (1 << left) - 1;
         uint32_t* target = turned + row / BLOCK * BLOCK * dim / 2 + row % BLOCK;
-        for (i64 i = 0; i < dim / 2; i++) {
-            uint32_t two = 0;
-            if (row < length) std::memcpy(&two, x + row * stride + 2 * i, 4);
-            target[i * BLOCK] = two;
-        }
+        for (i64 i = 0; i < dim / 2; i++)
+            _mm512_storeu_si512(target + i * BLOCK, _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), there, places,
+                                                                                x + row * stride + 2 * i, 4));
     }
 }
 
@@ -197,8 +201,10 @@ void backward(const Multiply& multiply, const bf16* q, i64 q_row, const bf16* k,
     std::memset(q_sum, 0, padded * dim * 4);
     for (i64 row = 0; row < padded; row++) {
         float dot = 0;
-        if (row < length)
-            for (i64 i = 0; i < dim; i++) dot += up(grad[row * grad_row + i]) * up(out[row * out_row + i]);
+        if (row < length) {
+            const bf16 *g = grad + row * grad_row, *o = out + row * out_row;
+            for (i64 i = 0; i < dim; i++) dot += up(g[i]) * up(o[i]);
+        }
         dots[row] = dot;
         own_lse[row] = row < length ? lse[row] : 1e30f;
     }
@@ -284,6 +290,8 @@ void midspan_attention_backward(const bf16* q, const bf16* k, const bf16* v, con
 #if defined(__AMX_BF16__)
         if (multiply.tiles) begin_tiles();
 #endif
+        const unsigned before = _mm_getcsr();
+        _mm_setcsr(before | 0x8040);  // numbers below the smallest normal one are zeros: chances often are
 #pragma omp for schedule(dynamic)
         for (i64 unit = 0; unit < documents * heads; unit++) {
             const i64 document = unit / heads, head = unit % heads, shared = head / groups;
@@ -295,6 +303,7 @@ void midspan_attention_backward(const bf16* q, const bf16* k, const bf16* v, con
                      heads * dim, lse + head * tokens + start, grad_q + at, grad_k + at, grad_v + at, heads * dim,
                      length, dim, scale, scratch + omp_get_thread_num() * scratch_bytes);
         }
+        _mm_setcsr(before);
 #if defined(__AMX_BF16__)
         if (multiply.tiles) _tile_release();
 #endif

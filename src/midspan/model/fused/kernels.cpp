@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
+#include <malloc.h>
 
 using bf16 = uint16_t;
 using i64 = int64_t;
@@ -43,10 +45,35 @@ static inline float exponential(float x) {
 
 static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
+// Eight rows of eight turned. Vectors of eight halves: even and odd neighbours are dealt out three times.
+using eight = uint16_t __attribute__((vector_size(16)));
+static inline void turn_eight(const bf16* x, i64 x_stride, bf16* out, i64 out_stride) {
+    eight rows[8], next[8];
+    for (int i = 0; i < 8; i++) std::memcpy(&rows[i], x + i * x_stride, 16);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 4; i++) {
+            next[2 * i] = __builtin_shuffle(rows[i], rows[i + 4], eight{0, 8, 1, 9, 2, 10, 3, 11});
+            next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + 4], eight{4, 12, 5, 13, 6, 14, 7, 15});
+        }
+        for (int i = 0; i < 8; i++) rows[i] = next[i];
+    }
+    for (int i = 0; i < 8; i++) std::memcpy(out + i * out_stride, &rows[i], 16);
+}
+
 extern "C" {
 
+// Keep memory that is freed for the next step, in place of giving it back to the system: a step asks for the same
+// again, and on a virtual machine each new page may cost microseconds.
+void midspan_keep_memory() {
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TRIM_THRESHOLD, INT32_MAX);
+    mallopt(M_TOP_PAD, 1 << 26);
+#endif
+}
+
 // sum = x + delta (or x where there is no delta); out = sum / rms(sum) * weight.
-void midspan_norm(const bf16* x, const bf16* delta, const bf16* weight, bf16* sum, bf16* out, float* inverse_rms,
+void midspan_norm(const bf16* __restrict x, const bf16* __restrict delta, const bf16* __restrict weight, bf16* __restrict sum, bf16* __restrict out, float* __restrict inverse_rms,
                   i64 rows, i64 dim, float eps) {
 #pragma omp parallel for schedule(static)
     for (i64 row = 0; row < rows; row++) {
@@ -69,8 +96,8 @@ void midspan_norm(const bf16* x, const bf16* delta, const bf16* weight, bf16* su
 
 // Gradient of the sum: through the norm, plus what comes along the residual (if anything does). The weight's gradient
 // is left as one partial sum a block of rows.
-void midspan_norm_backward(const bf16* grad, const bf16* residual, const bf16* sum, const bf16* weight,
-                           const float* inverse_rms, bf16* grad_sum, float* partial, i64 rows, i64 dim, i64 blocks) {
+void midspan_norm_backward(const bf16* __restrict grad, const bf16* __restrict residual, const bf16* __restrict sum, const bf16* __restrict weight,
+                           const float* __restrict inverse_rms, bf16* __restrict grad_sum, float* __restrict partial, i64 rows, i64 dim, i64 blocks) {
 #pragma omp parallel for schedule(static)
     for (i64 block = 0; block < blocks; block++) {
         float* own = partial + block * dim;
@@ -99,7 +126,7 @@ void midspan_norm_backward(const bf16* grad, const bf16* residual, const bf16* s
 }
 
 // out = silu(gate) * up, of rows that hold the gate's half and then the other.
-void midspan_swiglu(const bf16* gate_up, bf16* out, i64 rows, i64 inner) {
+void midspan_swiglu(const bf16* __restrict gate_up, bf16* __restrict out, i64 rows, i64 inner) {
 #pragma omp parallel for schedule(static)
     for (i64 row = 0; row < rows; row++) {
         const bf16 *gate = gate_up + row * 2 * inner, *other = gate + inner;
@@ -112,12 +139,13 @@ void midspan_swiglu(const bf16* gate_up, bf16* out, i64 rows, i64 inner) {
 }
 
 // The same product again (for the gradient of the matrix behind it), and the gradient of both halves.
-void midspan_swiglu_backward(const bf16* grad, const bf16* gate_up, bf16* out, bf16* grad_gate_up, i64 rows,
+void midspan_swiglu_backward(const bf16* __restrict grad, const bf16* __restrict gate_up, bf16* __restrict out, bf16* __restrict grad_gate_up, i64 rows,
                              i64 inner) {
 #pragma omp parallel for schedule(static)
     for (i64 row = 0; row < rows; row++) {
         const bf16 *gate = gate_up + row * 2 * inner, *other = gate + inner, *g_row = grad + row * inner;
         bf16 *target = out + row * inner, *grad_gate = grad_gate_up + row * 2 * inner, *grad_up = grad_gate + inner;
+#pragma GCC ivdep
         for (i64 i = 0; i < inner; i++) {
             float g = up(gate[i]), u = up(other[i]), d = up(g_row[i]), share = sigmoid(g), silu = g * share;
             target[i] = down(silu * u);
@@ -128,13 +156,14 @@ void midspan_swiglu_backward(const bf16* grad, const bf16* gate_up, bf16* out, b
 }
 
 // Turn the first `heads` heads of each row in place by the row's angles: cos and sin are (rows, head_dim / 2).
-void midspan_rotate(bf16* x, const float* cos, const float* sin, i64 rows, i64 heads, i64 head_dim, i64 width) {
+void midspan_rotate(bf16* __restrict x, const float* __restrict cos, const float* __restrict sin, i64 rows, i64 heads, i64 head_dim, i64 width) {
     const i64 half = head_dim / 2;
 #pragma omp parallel for schedule(static)
     for (i64 row = 0; row < rows; row++) {
         const float *c = cos + row * half, *s = sin + row * half;
         for (i64 head = 0; head < heads; head++) {
             bf16 *first = x + row * width + head * head_dim, *second = first + half;
+#pragma GCC ivdep
             for (i64 i = 0; i < half; i++) {
                 float a = up(first[i]), b = up(second[i]);
                 first[i] = down(a * c[i] - b * s[i]);
@@ -146,8 +175,8 @@ void midspan_rotate(bf16* x, const float* cos, const float* sin, i64 rows, i64 h
 
 // Gradients of queries, keys and values, each (rows, heads, head_dim), as one row of what was projected: the first two
 // turned back, those of keys and values summed over the `groups` of query heads that share them.
-void midspan_gather(const bf16* queries, const bf16* keys, const bf16* values, bf16* out, const float* cos,
-                    const float* sin, i64 rows, i64 heads, i64 groups, i64 head_dim) {
+void midspan_gather(const bf16* __restrict queries, const bf16* __restrict keys, const bf16* __restrict values, bf16* __restrict out, const float* __restrict cos,
+                    const float* __restrict sin, i64 rows, i64 heads, i64 groups, i64 head_dim) {
     const i64 half = head_dim / 2, shared = heads / groups, width = (heads + 2 * shared) * head_dim;
 #pragma omp parallel for schedule(static)
     for (i64 row = 0; row < rows; row++) {
@@ -160,47 +189,56 @@ void midspan_gather(const bf16* queries, const bf16* keys, const bf16* values, b
                 target[i] = down(a * c[i] + b * s[i]);
                 target[half + i] = down(b * c[i] - a * s[i]);
             }
-        source = keys + row * heads * head_dim;
-        for (i64 head = 0; head < shared; head++, target += head_dim, source += groups * head_dim)
-            for (i64 i = 0; i < half; i++) {
-                float a = 0, b = 0;
-                for (i64 g = 0; g < groups; g++) {
-                    a += up(source[g * head_dim + i]);
-                    b += up(source[g * head_dim + half + i]);
-                }
-                target[i] = down(a * c[i] + b * s[i]);
-                target[half + i] = down(b * c[i] - a * s[i]);
+        float sums[1024];  // of one head: the Python side lets no wider one in
+        for (const bf16* __restrict part : {keys, values}) {
+            source = part + row * heads * head_dim;
+            for (i64 head = 0; head < shared; head++, target += head_dim) {
+                std::memset(sums, 0, head_dim * sizeof(float));
+                for (i64 g = 0; g < groups; g++, source += head_dim)
+                    for (i64 i = 0; i < head_dim; i++) sums[i] += up(source[i]);
+                if (part == values)
+                    for (i64 i = 0; i < head_dim; i++) target[i] = down(sums[i]);
+                else
+                    for (i64 i = 0; i < half; i++) {
+                        target[i] = down(sums[i] * c[i] + sums[half + i] * s[i]);
+                        target[half + i] = down(sums[half + i] * c[i] - sums[i] * s[i]);
+                    }
             }
-        source = values + row * heads * head_dim;
-        for (i64 head = 0; head < shared; head++, target += head_dim, source += groups * head_dim)
-            for (i64 i = 0; i < head_dim; i++) {
-                float a = 0;
-                for (i64 g = 0; g < groups; g++) a += up(source[g * head_dim + i]);
-                target[i] = down(a);
-            }
+        }
     }
 }
 
 // out (columns, rows) = x (rows, columns) turned, in squares that fit the nearest cache.
-void midspan_transpose(const bf16* x, bf16* out, i64 rows, i64 columns) {
+void midspan_transpose(const bf16* __restrict x, bf16* __restrict out, i64 rows, i64 columns) {
     constexpr i64 SIDE = 64;
 #pragma omp parallel for schedule(static) collapse(2)
-    for (i64 top = 0; top < rows; top += SIDE)
-        for (i64 left = 0; left < columns; left += SIDE) {
+    for (i64 left = 0; left < columns; left += SIDE)
+        for (i64 top = 0; top < rows; top += SIDE) {
             const i64 bottom = top + SIDE < rows ? top + SIDE : rows;
             const i64 right = left + SIDE < columns ? left + SIDE : columns;
+            if (bottom - top == SIDE && right - left == SIDE) {
+                for (i64 row = top; row < bottom; row += 8)
+                    for (i64 column = left; column < right; column += 8)
+                        turn_eight(x + row * columns + column, columns, out + column * rows + row, rows);
+                continue;
+            }
             for (i64 column = left; column < right; column++)
                 for (i64 row = top; row < bottom; row++) out[column * rows + row] = x[row * columns + column];
         }
 }
 
 // The loss of each row of logits, which become the error softmax - one-hot where that is wanted.
-void midspan_softmax_loss(bf16* logits, const i64* targets, float* losses, i64 rows, i64 vocab, i64 want_error) {
+void midspan_softmax_loss(bf16* __restrict logits, const i64* __restrict targets, float* __restrict losses, i64 rows, i64 vocab, i64 want_error) {
 #pragma omp parallel for schedule(static)
     for (i64 row = 0; row < rows; row++) {
         bf16* x = logits + row * vocab;
-        float top = up(x[0]), total = 0;
-        for (i64 i = 0; i < vocab; i++) top = up(x[i]) > top ? up(x[i]) : top;
+        int16_t highest = INT16_MIN;  // bits of a bfloat16 ordered as whole numbers: negative ones run backwards
+        for (i64 i = 0; i < vocab; i++) {
+            const int16_t bits = static_cast<int16_t>(x[i]), key = bits ^ ((bits >> 15) & 0x7fff);
+            highest = key > highest ? key : highest;
+        }
+        const float top = up(static_cast<bf16>(highest ^ ((highest >> 15) & 0x7fff)));
+        float total = 0;
         for (i64 i = 0; i < vocab; i++) total += exponential(up(x[i]) - top);
         const float at_target = up(x[targets[row]]) - top;
         losses[row] = std::log(total) - at_target;

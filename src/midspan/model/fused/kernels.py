@@ -47,6 +47,12 @@ def attention_library() -> Any:
     return found
 
 
+def keep_memory() -> None:
+    """For the rest of the process, keep freed memory for the next step; a step asks for the same again."""
+    if library() is not None:
+        library().midspan_keep_memory()
+
+
 def _call(name: str, *arguments: Tensor | int | float | None) -> None:
     _call_in(library(), name, *arguments)
 
