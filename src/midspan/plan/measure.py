@@ -1,0 +1,57 @@
+"""How many steps of a recipe fit some minutes here: its base is loaded and a few steps are taken and timed."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import replace
+
+from midspan.errors import InputError
+from midspan.model.lora import add_lora, train_rows
+from midspan.plan.cpu import random_rows
+from midspan.plan.stage import stage_of
+from midspan.train import prepare_base
+from midspan.train.base import sentinel_ids
+from midspan.train.loop import PRECISIONS, _backward
+from midspan.train.optimizer import Optimizer
+from midspan.train.recipe import Recipe
+
+WHOLE = 8
+"""Passes of a step up to which whole steps are timed; of longer ones a few passes and the optimizer are."""
+
+
+def seconds_per_step(recipe: Recipe, timed: int = 3) -> float:
+    """Median seconds of a step of the recipe, on random ids, after one that is not counted.
+
+    Raises:
+        InputError: the base is not here.
+    """
+    model, tokenizer = prepare_base(recipe.base, PRECISIONS[recipe.train.precision])
+    stage = replace(stage_of(recipe), model=model.config)
+    if recipe.train.method == "lora":
+        add_lora(model, recipe.lora, sentinel_ids(tokenizer), seed=recipe.train.seed)
+    elif recipe.train.method == "layers":
+        train_rows(model, sentinel_ids(tokenizer))
+    optimizer = Optimizer(model, recipe.optimizer, recipe.train.steps)
+    passes = -(-recipe.train.rows_per_step // recipe.train.rows_per_pass)
+    few = passes if passes <= WHOLE else 2
+    rows = random_rows(stage, min(few * recipe.train.rows_per_pass, recipe.train.rows_per_step))
+    found = []
+    for step in range(timed + 1):
+        begun = time.perf_counter()
+        _backward(model, rows, recipe.train)
+        between = time.perf_counter()
+        optimizer.step(step)
+        found.append((between - begun) * passes / few + time.perf_counter() - between)
+    return statistics.median(found[1:])
+
+
+def steps_within(recipe: Recipe, minutes: float) -> int:
+    """Optimizer steps of a recipe that this machine takes in `minutes`; at least 1.
+
+    Raises:
+        InputError: no time at all, or the base is not here.
+    """
+    if not minutes > 0:
+        raise InputError(f"--minutes {minutes} leaves no time; give a number above 0")
+    return max(1, int(minutes * 60 / seconds_per_step(recipe)))
