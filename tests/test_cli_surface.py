@@ -32,6 +32,9 @@ SURFACE = {
     "models info": {"model", "--json"},
     "models list": {"--json"},
     "models pull": {"name", "--json"},
+    "plan": {
+        *("recipes", "--gpus", "--price-per-hour", "--pue", "--shape", "--set", "--run", "--minutes", "--json"),
+    },
     "report": {"runs"},
     "train": {"recipe", "--out", "--set", "--resume"},
 }
@@ -81,6 +84,8 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (["eval", "nowhere"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
         (["models", "pull", "smollm"], "smollm2-135m"),
+        (["plan", "nowhere.toml"], "recipe nowhere.toml cannot be read"),
+        (["plan", "recipes/code-llama/7b-code.toml", "--gpus", "8xA99"], "names no GPU that is known"),
         (["train"], "Missing argument"),
     ],
 )

@@ -12,7 +12,7 @@ import sys
 import typer
 
 from midspan import __version__
-from midspan.cli import corpus, evaluate, generate, models, train
+from midspan.cli import corpus, evaluate, generate, models, plan, train
 from midspan.errors import InputError, WorkError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.add_typer(corpus.app, name="corpus")
 train.register(app)
+plan.register(app)
 generate.register(app)
 evaluate.register(app)
 

@@ -1,7 +1,7 @@
 """Planning: a recipe and hardware → memory, tokens a second, days, energy and cost, or why it cannot be.
 
-`plan_gpus` finds the best layout on a cluster, `plan_cpu` measures this machine, `steps_within` says how many steps fit
-some minutes. `anchors` holds the published runs that the figures were fitted to.
+`plan_gpus` finds the best layout on a cluster, `cpu.plan_cpu` measures this machine, `measure.steps_within` says
+how many steps fit some minutes. `anchors` holds the published runs that the figures were fitted to.
 """
 
 from midspan.plan.hardware import GPUS, Cluster, Gpu, parse_gpus

@@ -1,7 +1,8 @@
 """Published runs, against which the planner is fitted and tested: speed and memory that others measured.
 
-Each names where it stands. `stated` says what its source leaves open; a run whose setting is not known well enough is
-not here. What ours does differently is said to the planner: the loss that holds whole logits, eager norms.
+Each names where it stands, and `stated` what its source leaves open; a run whose setting is not known well enough
+is not here. What the software of a run does differently from ours is said to the planner: a loss over whole
+logits, gradients reduced in bfloat16.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Anchor:
     stage: Stage
     layout: Layout
     recomputed: float | None = None
-    """Share of layers' forward products done again, where it is not the layout's: from the source's HFU over MFU."""
+    """Share of layers' forward products done again, where it is not the layout's: from HFU over MFU."""
     reduced_bytes: int = 4
     """Of a gradient on its way between GPUs."""
     loss: str = "fused"
@@ -220,7 +221,7 @@ def _torchtune() -> list[Anchor]:
         Anchor(
             name="torchtune Llama 3.2 3B LoRA, A100",
             source=_TUNE,
-            stated="rank and targets are its recipe's defaults of the time, 8 on attention's q and v; checkpointed",
+            stated="rank and targets are not in the table: 8 on q and v are taken; checkpointed",
             cluster=Cluster(gpu=gpu, count=1),
             stage=_stage(
                 "llama3.2-3b",

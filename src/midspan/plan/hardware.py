@@ -3,9 +3,9 @@
     64xA100-80GB   →   8 nodes of 8, NVLink inside, one network card a GPU between them
     cpu            →   this machine, measured on the spot (`cpu.py`)
 
-Figures are the makers' for dense arithmetic. Three numbers of each kind are not: the shares of the peak that large
-products, attention and links reach in training. Those of A100 and H100 are fitted to published runs (see `anchors.py`
-and docs/results/plan.md); those of the others are carried over, and a plan for them says so.
+Figures are the makers' for dense arithmetic. Two numbers of each kind are not: the shares of the peak that large
+products and attention reach in training. Those of A100 and H100 are fitted to published runs (see `anchors.py` and
+docs/results/plan.md); those of the others are carried over, and a plan for them says so.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ GPUS: dict[str, Gpu] = {
             watts=750,
             gemm_share=0.45,
             attention_share=0.25,
-            source="AMD MI300X data sheet; network 400 Gb/s a GPU; shares are an estimate without a run behind them",
+            source="AMD MI300X data sheet; network 400 Gb/s a GPU; shares are estimates",
             fitted=False,
         ),
     )

@@ -4,20 +4,20 @@
     end of the last backward     states + all gradients + one layer's activations
     the optimizer's step         states + all gradients (+ their float32 copies)
 
-Gradients exist at the first moment only where a step has several passes. Bytes of activations count the tensors that
-autograd keeps of a layer, d hidden, q and k query and key sizes, f feed-forward size, two bytes each:
+Gradients exist at the first moment only where a step has several passes. Bytes of activations count the tensors
+that autograd keeps of a layer; d hidden, q and k query and key sizes, f feed-forward size, two bytes each:
 
     eager       residual x2, norm x2, q, k, v, attention's result, gate, silu, up, product    4d + 2q + 2k + 4f
     compiled    the same without the silu, which is made again                                4d + 2q + 2k + 3f
     selective   the layer's input, attention's result, every second product
     full        the layer's input; one layer at a time is made again
 
-torchtune's ladder on one A100 and torchtitan's on eight H100 agree with these counts within 8 % (docs/results/plan.md).
+torchtune's ladder on an A100 and torchtitan's on H100s agree within 9 % (docs/results/plan.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from midspan.plan.hardware import GIB
 from midspan.plan.stage import Layout, Stage, layer_parameters, projections
@@ -25,8 +25,8 @@ from midspan.plan.stage import Layout, Stage, layer_parameters, projections
 FRAMEWORK = 1.1 * GIB
 """CUDA context, cuBLAS and NCCL buffers of a process; measured by others as 0.8 to 1.5 GiB."""
 LOSS_BYTES = {"fused": 0.0, "chunked": 5.75, "whole": 14.0}
-"""Bytes a logit: never whole (ours), bfloat16 logits and their gradient with chunks in float32 (torchtune's chunked
-loss), or everything in float32 once more (a plain cross-entropy)."""
+"""Bytes a logit: never whole (ours), bfloat16 logits and their gradient with chunks in float32 (torchtune's
+chunked loss), or everything in float32 once more (a plain cross-entropy)."""
 LOSS_CHUNK = 4096
 """Positions whose logits a fused loss holds, at 12 bytes a logit."""
 
@@ -46,18 +46,20 @@ class Memory:
 
 def state_bytes(stage: Stage) -> dict[str, tuple[float, float]]:
     """Bytes a (trained, frozen) parameter that stay over a whole step, but for gradients."""
-    return {
+    kinds: dict[str, dict[str, tuple[float, float]]] = {
         "masters": {"weights": (2, 2), "float32 masters": (4, 0), "optimizer states": (8, 0)},
+        "sharded": {"weights": (4, 2), "optimizer states": (8, 0)},
         "float32": {"weights": (4, 4), "optimizer states": (8, 0)},
         "bf16": {"weights": (2, 2), "optimizer states": (4, 0)},
-    }[stage.states]
+    }
+    return kinds[stage.states]
 
 
 def gradient_bytes(stage: Stage) -> tuple[float, float]:
     """Bytes a trained parameter of gradients: those that stay, and copies at the optimizer's step."""
     if stage.method == "lora":  # adapters are float32 themselves
         return 4, 0
-    return {"masters": (2, 4), "float32": (4, 0), "bf16": (2, 0)}[stage.states]
+    return {"masters": (2, 4), "sharded": (4, 0), "float32": (4, 0), "bf16": (2, 0)}[stage.states]
 
 
 def kept_bytes(stage: Stage, layout: Layout) -> float:
@@ -84,6 +86,8 @@ def gpu_memory(stage: Stage, layout: Layout, *, loss: str = "fused") -> Memory:
         layout: how it is spread.
         loss: how logits are held, a key of `LOSS_BYTES`; anything but `fused` describes other software.
     """
+    if layout.gpus > 1 and stage.states == "masters":
+        stage = replace(stage, states="sharded")  # FSDP keeps the masters and makes the bfloat16 weights of them
     c = stage.model
     tokens = stage.rows_per_pass * stage.row_tokens / layout.context  # of a pass, on this GPU
     embedding = c.vocab_size * c.hidden_size

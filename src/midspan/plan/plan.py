@@ -1,8 +1,8 @@
 """The best layout of a stage on a cluster, or why there is none and what would do.
 
-Every layout that divides the work evenly is judged by memory and time: tensor ranks within a node, pipeline stages that
-divide the layers, context ranks that divide a row, replicas and shards, three kinds of activation checkpointing, rows a
-pass. The fastest that fits wins; of two within a hundredth, the simpler.
+Every layout that divides the work evenly is judged by memory and time: tensor ranks within a node, pipeline stages
+that divide the layers, context ranks that divide a row, replicas and shards, three kinds of activation
+checkpointing, rows a pass. The fastest that fits wins; of two within a hundredth, the simpler.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def _layouts(stage: Stage, gpus: int) -> Iterator[tuple[Stage, Layout]]:
     for tensor in _powers(min(NODE, gpus)):
         if c.num_kv_heads % tensor or c.intermediate_size % tensor or gpus % tensor:
             continue
+        if tensor > 1 and stage.method != "full":  # only whole matrices are shared by heads
+            break
         for pipeline in _powers(min(16, gpus // tensor)):
             if c.num_layers % pipeline or gpus % (tensor * pipeline):
                 continue
@@ -144,8 +146,8 @@ def _advice(stage: Stage, cluster: Cluster, limit: float, memory: Memory, *, sea
     size = f"{stage.model.num_parameters() / 1e9:.1f} B parameters"
     how = "in any layout" if searched else "in the recipe's layout"
     advice = [
-        f"{stage.name} ({size}, {stage.method}) does not fit {cluster} {how}: at least {gib(memory.total)} a GPU are "
-        f"needed and {gib(limit)} can be filled; the largest part is {largest} with {gib(memory.parts[largest])}"
+        f"{stage.name} ({size}, {stage.method}) does not fit {cluster} {how}: at least {gib(memory.total)} a GPU "
+        f"are needed and {gib(limit)} can be filled; the largest part is {largest}, {gib(memory.parts[largest])}"
     ]
     if not searched:
         if plan_gpus(stage, cluster).fits:

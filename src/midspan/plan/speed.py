@@ -1,14 +1,14 @@
 """Time of an optimizer step on GPUs: a roofline a product, what is not hidden of communication, and the bubble.
 
     a product      2 m n k / (share x peak)  +  bytes / bandwidth        small ones are slow by the second term
-    attention      2 l q a token, half of it causal, backward two and a half times as much, at its own share of the peak
+    attention      half the pairs are causal, backward two and a half times forward, at its own share of the peak
     the rest       bytes of norms, rotary, SwiGLU and residuals over the bandwidth
     tensor, context   gathers and scatters of activations, not hidden
     FSDP           gathers of weights and scatter of gradients, hidden behind the pass but for one layer's
     pipeline       (stages - 1) / microbatches more
 
-Few numbers are fitted: each GPU's two shares of its peak, how much more eager elementwise work moves than compiled,
-and what doubling the number of GPUs costs.
+Few numbers are fitted: each GPU's two shares of its peak, bytes that elementwise work moves compiled and eager,
+float8's gain, and what doubling the number of GPUs costs.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from midspan.plan.stage import Layout, Stage, layer_parameters, projections
 MOVED = 3.4
 """Bytes that compiled elementwise kernels move, over the least (fitted)."""
 EAGER = 2.5
-"""Bytes that eager elementwise kernels move, over compiled ones (fitted: torchtitan and torchtune, with and without
-compilation)."""
+"""Bytes that eager elementwise kernels move, over compiled ones (fitted: torchtitan and torchtune have both)."""
 FLOAT8 = 1.5
 """Of a bfloat16 product's time over float8's, casts included (fitted: torchtitan's 8B)."""
 DOUBLING = 0.006
-"""Lost by each doubling of GPUs beyond a node: stragglers, which no roofline has (torchtitan: 2.3 % from 8 to 128)."""
+"""Lost by each doubling of GPUs beyond a node: stragglers, in no roofline (torchtitan: 2.3 % from 8 to 128)."""
 LAUNCH = 4e-6
-"""Seconds to start a kernel, which decides where a layer is small; a layer has `KERNELS` of them, a pass thrice."""
+"""Seconds to start a kernel, which decides where a layer is small; a layer has `KERNELS`, a pass thrice that."""
 KERNELS = {True: 14, False: 34}
 RECOMPUTED = {"none": 0.0, "selective": 0.5, "full": 1.0}
 """Share of a layer's forward products that the backward pass does again."""

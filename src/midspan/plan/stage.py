@@ -1,7 +1,7 @@
 """What is planned: a recipe's stage as the numbers that decide its memory and its speed.
 
 A base that is not on this machine yet is planned by its shape: that of a name (`smollm2-135m`), of the recipe that
-makes it (`runs/NAME`, when NAME is planned along), or of Llama 2 at the size that its name ends on (`./llama-2-7b`).
+makes it (`runs/NAME`, when NAME is planned along), or of Llama 2 at the size in its name (`./llama-2-7b`).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Stage:
     rows_per_pass: int = 1
     states: str = "masters"
     """What is kept of a trained weight: `masters` (bfloat16 weight and gradient, float32 master and moments),
-    `float32` (all in float32, as FSDP's mixed precision shards it) or `bf16` (all in bfloat16)."""
+    `float32` (all in float32) or `bf16` (all in bfloat16)."""
     segment_tokens: int = 0
     """Length of a document in a row, where the recipe fixes it; 0 for whole rows."""
     shape_from: str = ""
