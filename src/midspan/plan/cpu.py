@@ -113,6 +113,7 @@ def plan_cpu(recipe: Recipe, stage: Stage, machine: Machine | None = None) -> Pl
     """The plan of a recipe on this machine."""
     machine = machine or measure_machine()
     layers = stage.model.num_layers
+    stage = replace(stage, rows_per_pass=min(stage.rows_per_pass, stage.rows_per_step))
     passes = stage.rows_per_step / stage.rows_per_pass
     least = _states(stage)
     if least > machine.free * HEADROOM:  # not even tried

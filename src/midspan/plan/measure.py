@@ -16,12 +16,18 @@ from midspan.train.loop import PRECISIONS, _backward
 from midspan.train.optimizer import Optimizer
 from midspan.train.recipe import Recipe
 
+ENOUGH = 12.0
+"""Seconds of steps after which no further one is timed."""
 WHOLE = 8
 """Passes of a step up to which whole steps are timed; of longer ones a few passes and the optimizer are."""
 
 
 def seconds_per_step(recipe: Recipe, timed: int = 3) -> float:
     """Median seconds of a step of the recipe, on random ids, after one that is not counted.
+
+    Args:
+        recipe: what is trained; its corpus is not needed.
+        timed: steps that are timed at most.
 
     Raises:
         InputError: the base is not here.
@@ -37,8 +43,11 @@ def seconds_per_step(recipe: Recipe, timed: int = 3) -> float:
     few = passes if passes <= WHOLE else 2
     rows = random_rows(stage, min(few * recipe.train.rows_per_pass, recipe.train.rows_per_step))
     found = []
+    start = time.perf_counter()
     for step in range(timed + 1):
         begun = time.perf_counter()
+        if len(found) > 1 and begun - start > ENOUGH:
+            break
         _backward(model, rows, recipe.train)
         between = time.perf_counter()
         optimizer.step(step)

@@ -20,6 +20,8 @@ from midspan.model.weights import read_config
 from midspan.train import Recipe
 
 CHECKPOINTING = ("none", "selective", "full")
+STATES = {"bf16": "masters", "bf16-states": "bf16", "fp32": "float32"}
+"""What each of the recipe's precisions keeps of a trained weight (see `Stage.states`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,7 @@ def stage_of(recipe: Recipe, beside: Mapping[str, Recipe] | None = None, shape: 
         method=recipe.train.method,
         lora=recipe.lora,
         rows_per_pass=recipe.train.rows_per_pass,
-        states="float32" if recipe.train.precision == "fp32" else "masters",
+        states=STATES[recipe.train.precision],
         segment_tokens=min(sum(pieces) // 2, recipe.data.row_tokens) if len(pieces) == 2 else 0,
         shape_from=origin,
     )
