@@ -12,8 +12,9 @@ from midspan.cli import app
 from midspan.errors import InputError
 from midspan.model import PRESETS
 from midspan.plan import stage_of
-from midspan.plan.cpu import Machine, plan_cpu, random_rows
+from midspan.plan.cpu import Machine, plan_cpu
 from midspan.plan.measure import steps_within
+from midspan.plan.trial import random_rows
 from midspan.train import load_recipe, train
 
 __all__ = ["tiny_base", "tiny_corpus", "tiny_recipe"]
@@ -42,6 +43,7 @@ def test_what_cannot_fit_is_refused_without_trying() -> None:
     recipe = load_recipe(Path("recipes/code-llama/7b-code.toml"))
     plan = plan_cpu(recipe, stage_of(recipe), MACHINE)
     assert "does not fit this machine" in plan.advice[0]
+    assert plan.to_json()["seconds_per_step"] is None
     assert plan.memory.total > 14 * PRESETS["7b"].num_parameters() * 0.99
 
 

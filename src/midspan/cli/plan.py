@@ -77,7 +77,9 @@ def plan(
             else "\n".join(f"{name}: {number:,} steps in {minutes:g} minutes" for name, number in steps.items())
         )
         return
-    with errors.status("planning" if gpus != "cpu" else "timing a few layers on this machine"):
+    with errors.status(
+        "planning" if gpus != "cpu" else "timing a few layers on this machine, some ten seconds a recipe"
+    ):
         plans = plan_all(loaded, gpus, shape)
     beside = run_beside(run, plans) if run is not None else None
     if as_json:

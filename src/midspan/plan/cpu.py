@@ -18,20 +18,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from midspan.model import Llama
-from midspan.model.lora import add_lora, train_rows
 from midspan.plan.hardware import GIB
 from midspan.plan.memory import Memory
 from midspan.plan.result import Plan, gib
 from midspan.plan.stage import Stage
-from midspan.rows import Row
-from midspan.rows.segments import SEGMENT
-from midspan.train.loop import PRECISIONS, _backward
-from midspan.train.optimizer import Optimizer
+from midspan.plan.trial import PRECISIONS, Trial, random_rows
 from midspan.train.recipe import Recipe
 
 SECONDS = 5.0
@@ -67,33 +62,8 @@ def measure_machine() -> Machine:
     )
 
 
-def random_rows(stage: Stage, number: int, seed: int = 0) -> list[Row]:
-    """Full rows of random ids, in documents of the recipe's length where it fixes one."""
-    draw = np.random.default_rng(seed)
-    length = stage.segment_tokens or stage.row_tokens
-    ends = [*range(length, stage.row_tokens, length), stage.row_tokens]
-    segments = np.zeros(len(ends), dtype=SEGMENT)
-    segments["end"] = ends
-    return [Row(draw.integers(0, stage.model.vocab_size, stage.row_tokens), segments) for _ in range(number)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Trial:
-    """A model of a few layers, ready to train."""
-
-    model: Llama
-    optimizer: Optimizer
-    rows: list[Row]
-    recipe: Recipe
-
-    def backward(self) -> None:
-        _backward(self.model, self.rows, self.recipe.train)
-
-    def step(self) -> None:
-        self.optimizer.step(0)
-
-
-def _trial(recipe: Recipe, stage: Stage, layers: int, num_rows: int) -> _Trial:
+def _trial(recipe: Recipe, stage: Stage, layers: int, num_rows: int) -> Trial:
+    """A random model of some layers, ready to train."""
     model = Llama(replace(stage.model, num_layers=layers)).to(PRECISIONS[recipe.train.precision])
     with torch.no_grad():
         for parameter in model.parameters():
@@ -101,12 +71,7 @@ def _trial(recipe: Recipe, stage: Stage, layers: int, num_rows: int) -> _Trial:
                 parameter.fill_(0.02)
             else:
                 parameter.normal_(std=0.02)
-    if recipe.train.method == "lora":
-        add_lora(model, recipe.lora, (1, 2, 3), seed=0)
-    elif recipe.train.method == "layers":
-        train_rows(model, (1, 2, 3))
-    optimizer = Optimizer(model, recipe.optimizer, recipe.train.steps)
-    return _Trial(model=model, optimizer=optimizer, rows=random_rows(stage, num_rows), recipe=recipe)
+    return Trial(recipe, model, (1, 2, 3), random_rows(stage, num_rows))
 
 
 def plan_cpu(recipe: Recipe, stage: Stage, machine: Machine | None = None) -> Plan:
@@ -118,7 +83,7 @@ def plan_cpu(recipe: Recipe, stage: Stage, machine: Machine | None = None) -> Pl
     least = _states(stage)
     if least > machine.free * HEADROOM:  # not even tried
         memory = Memory(parts={"weights and states": least}, moment="always")
-        return _plan(stage, machine, memory, {"not measured": float("nan")}, _advice(stage, machine, memory), {})
+        return _plan(stage, machine, memory, {}, _advice(stage, machine, memory), {})
 
     trial = _trial(recipe, stage, 1, stage.rows_per_pass)
     trial.backward()  # the first of its kind: kernels are made
@@ -132,7 +97,7 @@ def plan_cpu(recipe: Recipe, stage: Stage, machine: Machine | None = None) -> Pl
     many = _pass_seconds(trial, 3)
     layer = (many - one) / (deep - 1)
     step = _optimizer_seconds(trial)
-    trained = sum(p.numel() for p in trial.optimizer.parameters.values())
+    trained = trial.trained
     del trial
     seconds = {
         "layers": passes * layer * layers,
@@ -229,16 +194,15 @@ def _memory(recipe: Recipe, stage: Stage) -> Memory:
     )
 
 
-def _pass_seconds(trial: _Trial, runs: int) -> float:
+def _pass_seconds(trial: Trial, runs: int) -> float:
     def once() -> None:
         trial.backward()
-        for parameter in trial.optimizer.parameters.values():
-            parameter.grad = None
+        trial.forget()
 
     return _seconds(once, runs)
 
 
-def _optimizer_seconds(trial: _Trial) -> float:
+def _optimizer_seconds(trial: Trial) -> float:
     found = []
     for _ in range(2):
         trial.backward()

@@ -7,13 +7,10 @@ import time
 from dataclasses import replace
 
 from midspan.errors import InputError
-from midspan.model.lora import add_lora, train_rows
-from midspan.plan.cpu import random_rows
 from midspan.plan.stage import stage_of
+from midspan.plan.trial import PRECISIONS, Trial, random_rows
 from midspan.train import prepare_base
 from midspan.train.base import sentinel_ids
-from midspan.train.loop import PRECISIONS, _backward
-from midspan.train.optimizer import Optimizer
 from midspan.train.recipe import Recipe
 
 ENOUGH = 12.0
@@ -34,23 +31,17 @@ def seconds_per_step(recipe: Recipe, timed: int = 3) -> float:
     """
     model, tokenizer = prepare_base(recipe.base, PRECISIONS[recipe.train.precision])
     stage = replace(stage_of(recipe), model=model.config)
-    if recipe.train.method == "lora":
-        add_lora(model, recipe.lora, sentinel_ids(tokenizer), seed=recipe.train.seed)
-    elif recipe.train.method == "layers":
-        train_rows(model, sentinel_ids(tokenizer))
-    optimizer = Optimizer(model, recipe.optimizer, recipe.train.steps)
     passes = -(-recipe.train.rows_per_step // recipe.train.rows_per_pass)
     few = passes if passes <= WHOLE else 2
     rows = random_rows(stage, min(few * recipe.train.rows_per_pass, recipe.train.rows_per_step))
-    found = []
+    trial = Trial(recipe, model, sentinel_ids(tokenizer), rows)
+    found: list[float] = []
     start = time.perf_counter()
-    for step in range(timed + 1):
+    while len(found) <= timed and (len(found) < 2 or time.perf_counter() - start < ENOUGH):
         begun = time.perf_counter()
-        if len(found) > 1 and begun - start > ENOUGH:
-            break
-        _backward(model, rows, recipe.train)
+        trial.backward()
         between = time.perf_counter()
-        optimizer.step(step)
+        trial.step()
         found.append((between - begun) * passes / few + time.perf_counter() - between)
     return statistics.median(found[1:])
 

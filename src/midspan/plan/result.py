@@ -24,7 +24,7 @@ class Plan:
     """Bytes of a device that may be filled."""
     memory: Memory
     seconds: dict[str, float]
-    """Of an optimizer step, by part."""
+    """Of an optimizer step, by part; none where a step was not even tried."""
     watts: float
     """Of a device; 0 where it is not known."""
     layout: Layout | None = None
@@ -49,7 +49,7 @@ class Plan:
     @property
     def tokens_per_second(self) -> float:
         """Over all devices."""
-        return self.stage.tokens_per_step / self.step_seconds
+        return self.stage.tokens_per_step / self.step_seconds if self.seconds else 0.0
 
     @property
     def hours(self) -> float:
@@ -67,7 +67,7 @@ class Plan:
 
     def to_json(self, *, price_per_hour: float | None = None, pue: float = PUE) -> dict[str, Any]:
         """Every figure."""
-        layout = self.layout
+        layout, timed = self.layout, bool(self.seconds)
         return {
             "name": self.stage.name,
             "device": self.device,
@@ -86,12 +86,12 @@ class Plan:
             "memory_limit_bytes": self.limit,
             "fullest_moment": self.memory.moment,
             "step_seconds": self.seconds,
-            "seconds_per_step": self.step_seconds,
-            "tokens_per_second": self.tokens_per_second,
-            "tokens_per_second_per_device": self.tokens_per_second / self.count,
+            "seconds_per_step": self.step_seconds if timed else None,
+            "tokens_per_second": self.tokens_per_second if timed else None,
+            "tokens_per_second_per_device": self.tokens_per_second / self.count if timed else None,
             "mfu": self.mfu,
-            "hours": self.hours,
-            "device_hours": self.device_hours,
+            "hours": self.hours if timed else None,
+            "device_hours": self.device_hours if timed else None,
             "kilowatt_hours": self.kilowatt_hours(pue) if self.watts else None,
             "cost": None if price_per_hour is None else self.device_hours * price_per_hour,
             "measured": self.facts,
