@@ -6,6 +6,9 @@ Writes benchmarks/results/plan.json and, from it, docs/results/plan.md.
 from __future__ import annotations
 
 import argparse
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.harness import Bench
 from benchmarks.plan import machine, page, paper, published
@@ -30,7 +33,10 @@ def main() -> None:
         paper.run(bench)
     if "cpu" in asked:
         names = arguments.cases.split(",") if arguments.cases else list(machine.CASES)
-        machine.run(bench, names[:1] if arguments.quick else names)
+        for case in names[:1] if arguments.quick else names:
+            machine.run(bench, [case])
+            page.keep(bench, quick=arguments.quick)  # a case takes its time: none is lost
+        return
     page.keep(bench, quick=arguments.quick)
 
 

@@ -6,9 +6,11 @@ is `midspan train` on real code; it is ended once enough steps are in its metric
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -22,8 +24,11 @@ from benchmarks.plan.published import add
 from midspan.cache import resolve_model
 from midspan.model import Llama, ModelConfig
 from midspan.model.weights import tokenizer_path, write_hf
+from midspan.plan import stage_of
+from midspan.plan.cpu import plan_cpu
 from midspan.tokenizer import Tokenizer
-from midspan.train.metrics import StepMetrics, read_metrics
+from midspan.train import load_recipe
+from midspan.train.metrics import read_metrics
 
 TINY = ModelConfig(
     vocab_size=49_152,
@@ -51,18 +56,20 @@ MEMORY, SPEED = 10.0, 15.0
 
 def run(bench: Bench, names: list[str]) -> None:
     """Plan and train every case."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # a run that is under way ends with its benchmark
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _midspan("corpus", "build", str(_code(folder)), "--out", str(folder / "corpus"))
+        _python("midspan", "corpus", "build", str(_code(folder)), "--out", str(folder / "corpus"))
         tiny = _tiny(folder) if any(case.startswith("tiny") for case in names) else folder
         for case in names:
             base, method, tokens = CASES[case]
             recipe = folder / f"{case}.toml"
             recipe.write_text(_recipe(folder, tiny if base == "tiny" else base, method, tokens))
-            plan = json.loads(_midspan("plan", str(recipe), "--gpus", "cpu", "--json"))["plans"][0]
-            steps, peak = _train(recipe, folder / case)
-            rates = [step.tokens_per_second for step in steps[1:]]
+            plan = json.loads(_python("benchmarks.plan.machine", str(recipe)))
+            rates, peak = _train(recipe, folder / case)
             speed = plan["tokens_per_second"]
+            each = ", ".join(f"{rate:,.0f}" for rate in rates)
+            bench.console.print(f"{case}: {speed:,.0f} tokens/s planned, {each} in its steps", highlight=False)
             add(bench, f"this machine: {case} speed", speed, statistics.median(rates), "tokens/s", SPEED)
             total = plan["memory_total_bytes"] / 2**20
             add(bench, f"this machine: {case} memory", total, peak / 2**20, "MiB", MEMORY)
@@ -103,26 +110,39 @@ def _recipe(folder: Path, base: Path | str, method: str, tokens: int) -> str:
         """
 
 
-def _midspan(*arguments: str) -> str:
-    command = [sys.executable, "-m", "midspan", *arguments]
+def planned(recipe: Path) -> None:
+    """Print the plan of a recipe, timed by the work of this process."""
+    loaded = load_recipe(recipe)
+    plan = plan_cpu(loaded, stage_of(loaded), clock=time.process_time)
+    print(json.dumps(plan.to_json()))
+
+
+def _python(*arguments: str) -> str:
+    command = [sys.executable, "-m", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)}: {done.stderr}")
     return done.stdout
 
 
-def _train(recipe: Path, out: Path) -> tuple[list[StepMetrics], int]:
-    """The first steps of a run, and the most memory that its process had until then."""
+def _train(recipe: Path, out: Path) -> tuple[list[float], int]:
+    """Tokens a second of a run's second step and on, and the most memory that its process had until then."""
     command = [sys.executable, "-m", "midspan", "train", str(recipe), "--out", str(out)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        peak = 0
-        while process.poll() is None:
-            steps = read_metrics(out / "metrics.jsonl")
-            peak = max(peak, _peak(process.pid))
-            if len(steps) >= STEPS:
-                process.kill()
-                return steps, peak
-            time.sleep(0.02)
+        peak, worked = 0, []
+        try:
+            while process.poll() is None:
+                steps = read_metrics(out / "metrics.jsonl")
+                peak = max(peak, _peak(process.pid))
+                if len(steps) > len(worked):
+                    worked.append(_work(process.pid))
+                if len(steps) >= STEPS:
+                    tokens = [step.tokens for step in steps]
+                    pairs = zip(itertools.pairwise(tokens), itertools.pairwise(worked), strict=True)
+                    return [(t1 - t0) / (w1 - w0) for (t0, t1), (w0, w1) in pairs], peak
+                time.sleep(0.02)
+        finally:
+            process.kill()
         assert process.stderr is not None
         raise SystemExit(f"training ended early: {process.stderr.read()}")
 
@@ -137,4 +157,11 @@ def _peak(pid: int) -> int:
     return 0
 
 
-assert os.name == "posix", "memory is read from /proc"
+def _work(pid: int) -> float:
+    """Processor seconds of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    planned(Path(sys.argv[1]))

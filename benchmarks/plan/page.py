@@ -113,7 +113,8 @@ without infilling, the 70B's long-context stage (10,000 steps of 1 M tokens are 
 ## Against this machine
 
 Each plan knows the recipe alone and times a few layers; then `midspan train` runs in a process of its own.
-Speed is the median of its second to fourth step, memory the most that the process had.
+Speed is the median of its second to fourth step, memory the most that the process had. Both have one thread and
+are timed by the work of their process, so that others on the machine matter little.
 
 {machine}
 """

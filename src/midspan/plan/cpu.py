@@ -29,6 +29,7 @@ from midspan.plan.stage import Stage
 from midspan.plan.trial import PRECISIONS, Trial, random_rows
 from midspan.train.recipe import Recipe
 
+Clock = Callable[[], float]
 SECONDS = 5.0
 """That timing a recipe's steps may take, about."""
 HEADROOM = 0.95
@@ -74,8 +75,17 @@ def _trial(recipe: Recipe, stage: Stage, layers: int, num_rows: int) -> Trial:
     return Trial(recipe, model, (1, 2, 3), random_rows(stage, num_rows))
 
 
-def plan_cpu(recipe: Recipe, stage: Stage, machine: Machine | None = None) -> Plan:
-    """The plan of a recipe on this machine."""
+def plan_cpu(
+    recipe: Recipe, stage: Stage, machine: Machine | None = None, *, clock: Clock = time.perf_counter
+) -> Plan:
+    """The plan of a recipe on this machine.
+
+    Args:
+        recipe: what is planned.
+        stage: its numbers.
+        machine: measured before; measured now if not given.
+        clock: `time.process_time` counts one core's work where others use the machine.
+    """
     machine = machine or measure_machine()
     layers = stage.model.num_layers
     stage = replace(stage, rows_per_pass=min(stage.rows_per_pass, stage.rows_per_step))
@@ -88,15 +98,15 @@ def plan_cpu(recipe: Recipe, stage: Stage, machine: Machine | None = None) -> Pl
     trial = _trial(recipe, stage, 1, stage.rows_per_pass)
     trial.backward()  # the first of its kind: kernels are made
     trial.step()
-    one = _pass_seconds(trial, 2)
+    one = _pass_seconds(trial, 2, clock)
     deep = max(2, min(layers, int(SECONDS / 3 / one)))  # every layer costs less than all of this one
     del trial
     trial = _trial(recipe, stage, deep, stage.rows_per_pass)
     trial.backward()
     trial.step()
-    many = _pass_seconds(trial, 3)
+    many = _pass_seconds(trial, 3, clock)
     layer = (many - one) / (deep - 1)
-    step = _optimizer_seconds(trial)
+    step = _optimizer_seconds(trial, clock)
     trained = trial.trained
     del trial
     seconds = {
@@ -194,31 +204,31 @@ def _memory(recipe: Recipe, stage: Stage) -> Memory:
     )
 
 
-def _pass_seconds(trial: Trial, runs: int) -> float:
+def _pass_seconds(trial: Trial, runs: int, clock: Clock) -> float:
     def once() -> None:
         trial.backward()
         trial.forget()
 
-    return _seconds(once, runs)
+    return _seconds(once, runs, clock)
 
 
-def _optimizer_seconds(trial: Trial) -> float:
+def _optimizer_seconds(trial: Trial, clock: Clock) -> float:
     found = []
     for _ in range(2):
         trial.backward()
-        begun = time.perf_counter()
+        begun = clock()
         trial.step()
-        found.append(time.perf_counter() - begun)
+        found.append(clock() - begun)
     return min(found)
 
 
-def _seconds(call: Callable[[], Any], runs: int) -> float:
+def _seconds(call: Callable[[], Any], runs: int, clock: Clock = time.perf_counter) -> float:
     call()
     found = []
     for _ in range(runs):
-        begun = time.perf_counter()
+        begun = clock()
         call()
-        found.append(time.perf_counter() - begun)
+        found.append(clock() - begun)
     return statistics.median(found)
 
 
