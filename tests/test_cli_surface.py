@@ -11,6 +11,7 @@ from midspan.cli import app
 
 SURFACE = {
     "complete": {"model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed", "--json"},
+    "convert": {"source", "target", "--to", "--type", "--shards", "--json"},
     "corpus build": {
         *("sources", "--out", "--config", "--overwrite", "--json"),
         *(
@@ -27,8 +28,11 @@ SURFACE = {
     },
     "corpus remove": {"folder", "--repo", "--workers", "--json"},
     "corpus show": {"folder", "--tokens", "--html", "--json"},
+    "docstring": {"model", "place", "--max-tokens", "--write", "--json"},
     "eval": {"model", "--corpus", "--base", "--per-kind", "--window", "--out", "--json"},
-    "infill": {"model", "place", "--layout", "--max-tokens", "--temperature", "--top-p", "--seed", "--json"},
+    "infill": {
+        *("model", "place", "--layout", "--max-tokens", "--temperature", "--top-p", "--seed", "--raw", "--json"),
+    },
     "models info": {"model", "--json"},
     "models list": {"--json"},
     "models pull": {"name", "--json"},
@@ -36,7 +40,9 @@ SURFACE = {
         *("recipes", "--gpus", "--price-per-hour", "--pue", "--shape", "--set", "--run", "--minutes", "--json"),
     },
     "report": {"runs"},
+    "run": {"lineage", "--to", "--runs", "--set", "--dry-run", "--json"},
     "train": {"recipe", "--out", "--set", "--resume"},
+    "types": {"model", "file", "--samples", "--write", "--json"},
 }
 
 
@@ -83,10 +89,14 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (["infill", "nowhere", "a.py:1:1"], "a.py cannot be read"),
         (["eval", "nowhere"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
+        (["docstring", "nowhere", "a.py"], "'a.py' is no place"),
+        (["types", "nowhere", "a.py"], "a.py cannot be read"),
         (["models", "pull", "smollm"], "smollm2-135m"),
         (["plan", "nowhere.toml"], "recipe nowhere.toml cannot be read"),
         (["plan", "recipes/code-llama/7b-code.toml", "--gpus", "8xA99"], "names no GPU that is known"),
+        (["convert", "nowhere", "out.gguf", "--to", "gguf"], "nowhere"),
         (["train"], "Missing argument"),
+        (["run", "nowhere"], "nowhere holds no recipe"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:

@@ -12,7 +12,7 @@ import sys
 import typer
 
 from midspan import __version__
-from midspan.cli import corpus, evaluate, generate, models, plan, train
+from midspan.cli import annotate, convert, corpus, evaluate, generate, models, plan, run, train
 from midspan.errors import InputError, WorkError
 
 app = typer.Typer(
@@ -27,8 +27,11 @@ app.add_typer(models.app, name="models")
 app.add_typer(corpus.app, name="corpus")
 train.register(app)
 plan.register(app)
+run.register(app)
 generate.register(app)
+annotate.register(app)
 evaluate.register(app)
+convert.register(app)
 
 
 def _version(asked: bool) -> None:

@@ -10,42 +10,30 @@ from midspan.plan.hardware import parse_gpus
 from midspan.plan.plan import plan_gpus
 from midspan.plan.result import Plan
 from midspan.plan.show import measured
-from midspan.plan.stage import stage_of
+from midspan.plan.stage import Layout, stage_of
 from midspan.train import Recipe, load_recipe
+from midspan.train.lineage import load_lineage
 from midspan.train.metrics import read_metrics
+from midspan.train.parallel import ParallelConfig
 
 
 def load_recipes(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[Recipe]:
-    """The recipes of files and folders, each stage after the one that it starts from.
+    """The recipes of files and of lineages, in which parents come first.
 
     Raises:
         InputError: a file that is no recipe, a folder without any, or two stages of one name.
     """
     found: dict[str, Recipe] = {}
     for path in paths:
-        files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
-        if not files:
-            raise InputError(f"{path} holds no recipes; name TOML files, or a folder that has some")
-        for file in files:
-            recipe = load_recipe(file, overrides)
+        if path.is_dir():
+            recipes = [stage.recipe for stage in load_lineage(path, overrides=overrides)]
+        else:
+            recipes = [load_recipe(path, overrides)]
+        for recipe in recipes:
             if recipe.name in found:
                 raise InputError(f"two of the recipes are named {recipe.name}; give one of them another name")
             found[recipe.name] = recipe
-    ordered: dict[str, Recipe] = {}
-
-    def add(recipe: Recipe, above: tuple[str, ...]) -> None:
-        parent = found.get(Path(recipe.base).name)
-        if recipe.name in above:
-            raise InputError(
-                f"{recipe.name} starts from itself by way of {', '.join(above)}; mend the base of one"
-            )
-        if parent is not None and parent is not recipe:
-            add(parent, (*above, recipe.name))
-        ordered.setdefault(recipe.name, recipe)
-
-    for recipe in found.values():
-        add(recipe, ())
-    return list(ordered.values())
+    return list(found.values())
 
 
 def plan_all(recipes: Sequence[Recipe], gpus: str, shape: str | None = None) -> list[Plan]:
@@ -58,11 +46,19 @@ def plan_all(recipes: Sequence[Recipe], gpus: str, shape: str | None = None) -> 
     stages = [stage_of(recipe, beside, shape) for recipe in recipes]
     if gpus.strip().lower() != "cpu":
         cluster = parse_gpus(gpus)
-        return [plan_gpus(stage, cluster) for stage in stages]
+        return [
+            plan_gpus(stage, cluster, layout=_own(recipe, cluster.count))
+            for recipe, stage in zip(recipes, stages, strict=True)
+        ]
     from midspan.plan.cpu import measure_machine, plan_cpu
 
     machine = measure_machine()
     return [plan_cpu(recipe, stage, machine) for recipe, stage in zip(recipes, stages, strict=True)]
+
+
+def _own(recipe: Recipe, gpus: int) -> Layout | None:
+    """The layout that a recipe asks for, if it asks for one."""
+    return None if recipe.parallel == ParallelConfig() else Layout.of(recipe.parallel, gpus)
 
 
 def run_beside(run: Path, plans: Sequence[Plan]) -> dict[str, dict[str, float]]:

@@ -6,6 +6,8 @@ import statistics
 import time
 from dataclasses import replace
 
+import torch
+
 from midspan.errors import InputError
 from midspan.plan.stage import stage_of
 from midspan.plan.trial import PRECISIONS, Trial, random_rows
@@ -29,12 +31,16 @@ def seconds_per_step(recipe: Recipe, timed: int = 3) -> float:
     Raises:
         InputError: the base is not here.
     """
-    model, tokenizer = prepare_base(recipe.base, PRECISIONS[recipe.train.precision])
+    chats, row_tokens = recipe.data.chats, recipe.data.row_tokens
+    precision = PRECISIONS[recipe.train.precision]
+    model, tokenizer = prepare_base(recipe.base, precision, recipe.model, chats=chats, row_tokens=row_tokens)
+    if torch.cuda.is_available():
+        model.to("cuda")
     stage = replace(stage_of(recipe), model=model.config)
     passes = -(-recipe.train.rows_per_step // recipe.train.rows_per_pass)
     few = passes if passes <= WHOLE else 2
     rows = random_rows(stage, min(few * recipe.train.rows_per_pass, recipe.train.rows_per_step))
-    trial = Trial(recipe, model, sentinel_ids(tokenizer), rows)
+    trial = Trial(recipe, model, sentinel_ids(tokenizer, chats=chats), rows)
     found: list[float] = []
     start = time.perf_counter()
     while len(found) <= timed and (len(found) < 2 or time.perf_counter() - start < ENOUGH):

@@ -27,6 +27,8 @@ FRAMEWORK = 1.1 * GIB
 LOSS_BYTES = {"fused": 0.0, "chunked": 5.75, "whole": 14.0}
 """Bytes a logit: never whole (ours), bfloat16 logits and their gradient with chunks in float32 (torchtune's
 chunked loss), or everything in float32 once more (a plain cross-entropy)."""
+NF4 = 0.5 + 2 / 64
+"""Bytes of a four-bit number with its share of a scale."""
 LOSS_CHUNK = 4096
 """Positions whose logits a fused loss holds, at 12 bytes a logit."""
 
@@ -106,7 +108,9 @@ def gpu_memory(stage: Stage, layout: Layout, *, loss: str = "fused") -> Memory:
         for name, (of_trained, of_frozen) in state_bytes(stage).items()
     }
     if stage.method == "lora":  # adapters are masters themselves
-        states = {"weights": 2 * frozen + 4 * trained, "optimizer states": 8 * trained}
+        adapted = body / spread if stage.lora.quantise == "nf4" else 0.0
+        weights = 2 * (frozen - adapted) + NF4 * adapted + 4 * trained
+        states = {"weights": weights, "optimizer states": 8 * trained}
     kept_grad, copied_grad = (each * trained for each in gradient_bytes(stage))
 
     gathered = 0.0
@@ -119,9 +123,8 @@ def gpu_memory(stage: Stage, layout: Layout, *, loss: str = "fused") -> Memory:
     one_layer = kept_bytes(stage, Layout(compile=layout.compile)) * tokens / layout.tensor
     kept = kept_bytes(stage, layout) * tokens / layout.tensor * layers
     if layout.pipeline > 1:
-        kept *= min(
-            layout.microbatches, layout.pipeline
-        )  # 1F1B: the first stage holds as many as there are stages
+        # 1F1B: the first stage holds as many passes as there are stages.
+        kept *= min(stage.passes(layout), layout.pipeline)
     working = 0.0 if layout.activation_checkpointing == "none" else one_layer
     if layout.context > 1:  # keys and values of the whole row
         kv = 2 * c.num_kv_heads * c.head_dim / layout.tensor
@@ -133,7 +136,7 @@ def gpu_memory(stage: Stage, layout: Layout, *, loss: str = "fused") -> Memory:
     else:
         losses = LOSS_BYTES[loss] * logits
 
-    passes = stage.rows_per_step / (stage.rows_per_pass * layout.data)
+    passes = stage.passes(layout)
     first = {"activations": kept, "working memory": working, "logits and loss": losses}
     moments = {
         "backward begins": {"gradients": kept_grad if passes > 1 else 0.0, **first},

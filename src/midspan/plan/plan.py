@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from midspan.plan.hardware import HEADROOM, NODE, Cluster
 from midspan.plan.memory import Memory, gpu_memory
-from midspan.plan.result import Plan, gib
+from midspan.plan.result import Plan, gib, parallel_table
 from midspan.plan.speed import gpu_speed
 from midspan.plan.stage import CHECKPOINTING, Layout, Stage
 
@@ -41,8 +41,8 @@ def plan_gpus(stage: Stage, cluster: Cluster, *, layout: Layout | None = None) -
     found = [(each, spread, gpu_memory(each, spread)) for each, spread in judged]
     fitting = [one for one in found if one[2].total <= limit]
     if fitting:
-        best = min(fitting, key=lambda one: _cost(one[0], one[1], cluster))
-        return _plan(*best, cluster, limit, ())
+        best = _plan(*min(fitting, key=lambda one: _cost(one[0], one[1], cluster)), cluster, limit, ())
+        return best if layout is None else _compared(best, cluster)
     nearest = min(found, key=lambda one: one[2].total)
     return _plan(*nearest, cluster, limit, _advice(stage, cluster, limit, nearest[2], searched=layout is None))
 
@@ -75,11 +75,8 @@ def _passes(stage: Stage, data: int, tensor: int, pipeline: int, context: int) -
         passes, rest = divmod(stage.rows_per_step, data * rows)
         if rest or not passes:
             continue
-        microbatches = 1
-        if pipeline > 1:  # more hide the bubble, and cost no memory beyond one a stage
-            microbatches = max(n for n in _powers(min(passes, 8 * pipeline)) if passes % n == 0)
-            if microbatches < pipeline:
-                continue
+        if pipeline > passes:  # stages would wait for ever
+            continue
         for shard in dict.fromkeys((1, min(NODE, data), data)):
             if data % shard:
                 continue
@@ -92,7 +89,6 @@ def _passes(stage: Stage, data: int, tensor: int, pipeline: int, context: int) -
                         tensor=tensor,
                         context=context,
                         pipeline=pipeline,
-                        microbatches=microbatches,
                         activation_checkpointing=checkpointing,
                     ),
                 )
@@ -124,6 +120,17 @@ def _plan(
         notes=tuple(notes),
         advice=advice,
     )
+
+
+def _compared(plan: Plan, cluster: Cluster) -> Plan:
+    """The plan of a layout that was given, with a word on a faster one."""
+    best = plan_gpus(plan.stage, cluster)
+    gain = plan.step_seconds / best.step_seconds - 1
+    if not best.fits or gain < 0.03:
+        return plan
+    found = ", ".join(f"{name} = {value}" for name, value in parallel_table(best.layout or Layout()).items())
+    word = f"another layout is {gain:.0%} faster: {found}, with train.rows_per_pass = {best.stage.rows_per_pass}"
+    return replace(plan, notes=(word, *plan.notes))
 
 
 def _uneven(stage: Stage, cluster: Cluster, limit: float) -> Plan:
@@ -159,8 +166,13 @@ def _advice(stage: Stage, cluster: Cluster, limit: float, memory: Memory, *, sea
         if _fits(stage, replace(cluster, count=count), limit):
             advice.append(f"{count} GPUs of this kind would do")
             break
+    if stage.states == "masters" and _fits(replace(stage, states="bf16"), cluster, limit):
+        advice.append('train.precision = "bf16-states" would fit')
+    four_bits = replace(stage, method="lora", lora=replace(stage.lora, quantise="nf4"))
     if stage.method != "lora" and _fits(replace(stage, method="lora"), cluster, limit):
         advice.append('train.method = "lora" would fit')
+    elif stage.lora.quantise == "none" and _fits(four_bits, cluster, limit):
+        advice.append('train.method = "lora" with lora.quantise = "nf4" would fit')
     tokens = stage.row_tokens // 2
     while tokens >= SHORTEST:
         if _fits(replace(stage, row_tokens=tokens), cluster, limit):

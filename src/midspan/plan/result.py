@@ -101,7 +101,10 @@ class Plan:
 def parallel_table(layout: Layout) -> dict[str, Any]:
     """The recipe's `[parallel]` table for a layout: what differs from one process without checkpointing."""
     plain = Layout(compile=False)
-    return {name: value for name, value in vars(layout).items() if value != getattr(plain, name)}
+    table = {name: value for name, value in vars(layout).items() if value != getattr(plain, name)}
+    if layout.tensor > 1:
+        table["sequence"] = True
+    return table
 
 
 def gib(number: float) -> str:

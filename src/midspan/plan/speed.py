@@ -5,7 +5,7 @@
     the rest       bytes of norms, rotary, SwiGLU and residuals over the bandwidth
     tensor, context   gathers and scatters of activations, not hidden
     FSDP           gathers of weights and scatter of gradients, hidden behind the pass but for one layer's
-    pipeline       (stages - 1) / microbatches more
+    pipeline       (stages - 1) / passes more
 
 Few numbers are fitted: each GPU's two shares of its peak, bytes that elementwise work moves compiled and eager,
 float8's gain, and what doubling the number of GPUs costs.
@@ -90,7 +90,7 @@ def gpu_speed(
         reduced_bytes: of a gradient that is summed over ranks: float32 is ours, some runs have bfloat16.
     """
     c, gpu = stage.model, cluster.gpu
-    passes = stage.rows_per_step / (stage.rows_per_pass * layout.data)
+    passes = stage.passes(layout)
     tokens = stage.rows_per_pass * stage.row_tokens / layout.context
     layers = c.num_layers / layout.pipeline
     again = RECOMPUTED[layout.activation_checkpointing] if recomputed is None else recomputed
@@ -116,7 +116,7 @@ def gpu_speed(
     replicas = _replicas(stage, layout, cluster, reduced_bytes)
     parts["replicas"] = max(replicas / c.num_layers, replicas - compute / 2)
     if layout.pipeline > 1:
-        parts["pipeline bubble"] = sum(parts.values()) * (layout.pipeline - 1) / max(layout.microbatches, 1)
+        parts["pipeline bubble"] = sum(parts.values()) * (layout.pipeline - 1) / max(passes, 1)
     parts["optimizer"] = _optimizer(stage, layout, gpu)
     doublings = max(0, (layout.gpus // NODE)).bit_length() - 1 if layout.gpus > NODE else 0
     parts["stragglers"] = sum(parts.values()) * DOUBLING * doublings

@@ -18,6 +18,9 @@ from midspan.model import PRESETS, ModelConfig
 from midspan.model.lora import TARGETS, LoraConfig
 from midspan.model.weights import read_config
 from midspan.train import Recipe
+from midspan.train.base import _config as made_config
+from midspan.train.parallel import Layout as Ranks
+from midspan.train.parallel import ParallelConfig
 
 CHECKPOINTING = ("none", "selective", "full")
 STATES = {"bf16": "masters", "bf16-states": "bf16", "fp32": "float32"}
@@ -33,12 +36,26 @@ class Layout:
     tensor: int = 1
     context: int = 1
     pipeline: int = 1
-    microbatches: int = 1
-    """Passes that a pipeline holds at once."""
     activation_checkpointing: str = "none"
     """`none`, `selective` (attention and every second product are kept) or `full` (only a layer's input is)."""
     compile: bool = True
     float8: bool = False
+
+    @staticmethod
+    def of(config: ParallelConfig, gpus: int) -> Layout:
+        """The recipe's own table, on so many GPUs.
+
+        Raises:
+            InputError: it does not multiply to that number.
+        """
+        names = ("replicate", "shard", "tensor", "context", "pipeline")
+        ranks = Ranks.of(config, gpus)
+        return Layout(
+            **{name: getattr(ranks, name) for name in names},
+            activation_checkpointing=config.activation_checkpointing,
+            compile=config.compile,
+            float8=config.float8,
+        )
 
     @property
     def data(self) -> int:
@@ -83,6 +100,10 @@ class Stage:
     def tokens_per_step(self) -> int:
         """Tokens of an optimizer step over all ranks."""
         return self.row_tokens * self.rows_per_step
+
+    def passes(self, layout: Layout) -> float:
+        """Passes of a rank in a step."""
+        return self.rows_per_step / (self.rows_per_pass * layout.data)
 
     @property
     def tokens(self) -> int:
@@ -141,6 +162,14 @@ def stage_of(recipe: Recipe, beside: Mapping[str, Recipe] | None = None, shape: 
 
 
 def _shape(recipe: Recipe, beside: dict[str, Recipe], shape: str | None) -> tuple[ModelConfig, str]:
+    config, origin = _base_shape(recipe, beside, shape)
+    made = recipe.model.shape
+    if made is not None:  # from nothing: of the base only the vocabulary is used
+        config = made_config(made, config.vocab_size, recipe.data.row_tokens)
+    return recipe.model.changed(config), origin
+
+
+def _base_shape(recipe: Recipe, beside: dict[str, Recipe], shape: str | None) -> tuple[ModelConfig, str]:
     if shape is not None:
         if shape in PRESETS:
             return PRESETS[shape], shape

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from midspan.model import Llama
 from midspan.model.lora import add_lora, train_rows
 from midspan.plan.stage import Stage
 from midspan.rows import Row
 from midspan.rows.segments import SEGMENT
-from midspan.train.loop import PRECISIONS, _backward
+from midspan.train.learner import PRECISIONS
+from midspan.train.objective import Objective, join
 from midspan.train.optimizer import Optimizer
+from midspan.train.parallel import lighten
 from midspan.train.recipe import Recipe
 
 __all__ = ["PRECISIONS", "Trial", "random_rows"]
@@ -32,12 +35,18 @@ class Trial:
             token_ids: sentinels, whose rows train where the vocabulary's matrices do not.
             rows: of a step.
         """
-        if recipe.train.method == "lora":
-            add_lora(model, recipe.lora, token_ids, seed=recipe.train.seed)
-        elif recipe.train.method == "layers":
+        train = recipe.train
+        if train.method == "lora":
+            add_lora(model, recipe.lora, token_ids, seed=train.seed)
+        elif train.method == "layers":
             train_rows(model, token_ids)
-        self.rows, self._recipe, self._model = rows, recipe, model
-        self._optimizer = Optimizer(model, recipe.optimizer, recipe.train.steps)
+        lighten(model, recipe.parallel, train=train.method)
+        device = model.model.norm.weight.device
+        size = train.rows_per_pass
+        self._passes = [join(rows[i : i + size]).to(device) for i in range(0, len(rows), size)]
+        self._objective = Objective(model)
+        masters = train.precision != "bf16-states"
+        self._optimizer = Optimizer(model, recipe.optimizer, train.steps, masters=masters)
 
     @property
     def trained(self) -> int:
@@ -46,7 +55,9 @@ class Trial:
 
     def backward(self) -> None:
         """Forward and backward over the rows."""
-        _backward(self._model, self.rows, self._recipe.train)
+        targets = sum(len(one.at_n) for one in self._passes)
+        for one in self._passes:
+            torch.autograd.backward(self._objective(one) / targets)
 
     def step(self) -> None:
         """The optimizer's step."""
