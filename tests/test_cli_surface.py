@@ -36,6 +36,9 @@ SURFACE = {
     "models info": {"model", "--json"},
     "models list": {"--json"},
     "models pull": {"name", "--json"},
+    "plan": {
+        *("recipes", "--gpus", "--price-per-hour", "--pue", "--shape", "--set", "--run", "--minutes", "--json"),
+    },
     "report": {"runs"},
     "run": {"lineage", "--to", "--runs", "--set", "--dry-run", "--json"},
     "train": {"recipe", "--out", "--set", "--resume"},
@@ -89,6 +92,8 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (["docstring", "nowhere", "a.py"], "'a.py' is no place"),
         (["types", "nowhere", "a.py"], "a.py cannot be read"),
         (["models", "pull", "smollm"], "smollm2-135m"),
+        (["plan", "nowhere.toml"], "recipe nowhere.toml cannot be read"),
+        (["plan", "recipes/code-llama/7b-code.toml", "--gpus", "8xA99"], "names no GPU that is known"),
         (["convert", "nowhere", "out.gguf", "--to", "gguf"], "nowhere"),
         (["train"], "Missing argument"),
         (["run", "nowhere"], "nowhere holds no recipe"),
