@@ -20,7 +20,7 @@ from pathlib import Path
 from midspan.files import atomic_file
 
 # Sums may be reordered into vector code; infinities and NaNs keep their meaning, and no global mode is changed.
-FLAGS = (
+FLAGS: tuple[str, ...] = (
     *("-std=c++17", "-O3", "-fPIC", "-shared", "-march=native", "-fopenmp", "-fno-exceptions"),
     *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-ffp-contract=fast"),
 )
