@@ -3,8 +3,8 @@
     6 N + 12 L d s      N  parameters that a token is multiplied with: every matrix but the embedding, and the head
                         L  layers, d  heads times head dimensions, s  tokens of the document that attends to itself
 
-Six is two for the forward pass, two for the gradients of what went in and two for those of the matrix. Attention is
-counted whole, though it is causal and half of it is never computed: PaLM, torchtitan and others report it so.
+Six is two for the forward pass, two for the gradients of what went in and two for those of the matrix. Attention
+is counted whole, though it is causal and half of it is never computed: PaLM, torchtitan and others report it so.
 """
 
 from __future__ import annotations
