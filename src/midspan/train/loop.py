@@ -9,7 +9,7 @@ A run is a folder:
     recipe.json      every setting, and the hash of those that decide the weights
     rows/            compiled rows
     checkpoints/     what is needed to go on
-    metrics.jsonl    one line a step
+    metrics.jsonl    one line a step, and one an evaluation
     model/           the result, for any software that reads Hugging Face's format
     adapter/         the same as a PEFT adapter (LoRA runs)
 
@@ -44,10 +44,12 @@ from midspan.rows import Row, Rows, Source, compile_rows, rows_fingerprint
 from midspan.tokenizer import Tokenizer
 from midspan.train.base import prepare_base, sentinel_ids
 from midspan.train.checkpoint import Progress, latest_checkpoint, save_checkpoint
-from midspan.train.metrics import StepMetrics, Watcher
 from midspan.train.optimizer import Optimizer
+from midspan.train.probe import check_held_out
 from midspan.train.recipe import Recipe, TrainConfig
 from midspan.train.run import begin_run, check_rows, check_run
+from midspan.train.trackers import check_trackers
+from midspan.train.watch import Watcher
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -64,10 +66,11 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console |
     Raises:
         InputError: the folder exists and `resume` was not asked for, it belongs to another recipe, or the
             base or the corpus cannot be used.
-        WorkError: stopped by a signal (after saving), or by a loss that is not finite.
+        WorkError: stopped by a signal (after saving), or by a loss or a gradient that is not finite.
     """
     console = console or Console(stderr=True)
     check_run(run, recipe, resume=resume)
+    check_trackers(recipe.watch)
     if (run / "model").is_dir():
         console.print(f"{run} is finished: its model is in {run / 'model'}")
         return
@@ -83,6 +86,8 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console |
         )
         for source in recipe.data.mixture
     ]
+    if recipe.watch.evaluate_every_steps:
+        check_held_out(sources)
     begin_run(run, recipe)
     rows = _rows(recipe, run, sources, tokenizer, console)
     if recipe.train.method == "lora":
@@ -97,7 +102,9 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console |
         done, tensors = found
         optimizer.load(tensors)
         console.print(f"going on from step {done.step} of {recipe.train.steps}")
-    done = _steps(recipe, run, model, optimizer, rows, done, console)
+    dtype = PRECISIONS[recipe.train.precision]
+    with Watcher(recipe, run, model, tokenizer, sources, done=done, dtype=dtype, console=console) as watcher:
+        done = _steps(recipe, run, model, optimizer, rows, done, watcher)
     _export(recipe, run, model, tokenizer, console)
 
 
@@ -140,37 +147,22 @@ def _steps(
     optimizer: Optimizer,
     rows: Rows,
     done: Progress,
-    console: Console,
+    watcher: Watcher,
 ) -> Progress:
     """Train from where `done` says to the last step."""
     steps, per_step = recipe.train.steps, recipe.train.rows_per_step
-    watcher = Watcher(run / "metrics.jsonl", steps=steps, done=done.step, console=console)
-    with watcher, _signals() as asked_to_stop:
+    with _signals() as asked_to_stop:
         while done.step < steps:
             begun = time.monotonic()
             batch = rows.batch(done.step, per_step)
-            loss, targets = _backward(model, batch, recipe.train)
-            if not math.isfinite(loss):
-                raise WorkError(
-                    f"the loss of step {done.step + 1} is {loss}; rows {done.rows_read} to "
-                    f"{done.rows_read + per_step - 1} caused it: lower optimizer.lr, or look at those rows"
-                )
-            rate, norm = optimizer.step(done.step)
+            waited = time.monotonic() - begun
+            with watcher.explaining(done, batch, done.rows_read):
+                loss, targets = _backward(model, batch, recipe.train)
+                rate, norm = optimizer.step(done.step)
             seconds = time.monotonic() - begun
             tokens = sum(len(row.ids) for row in batch)
             done = done.after(rows=per_step, tokens=tokens, targets=targets, seconds=seconds)
-            watcher.step(
-                StepMetrics(
-                    step=done.step,
-                    loss=loss,
-                    lr=rate,
-                    grad_norm=norm,
-                    tokens=done.tokens,
-                    targets=done.targets,
-                    tokens_per_second=tokens / seconds,
-                    seconds=done.seconds,
-                )
-            )
+            watcher.step(done, batch, loss=loss, lr=rate, grad_norm=norm, data_seconds=waited)
             stop = bool(asked_to_stop)
             if done.step % recipe.checkpoint.every_steps == 0 or done.step == steps or stop:
                 folder = run / "checkpoints"
@@ -181,7 +173,11 @@ def _steps(
 
 
 def _backward(model: Llama, batch: list[Row], config: TrainConfig) -> tuple[float, int]:
-    """Add the gradients of a step's mean loss; give back that loss in nats, and how many tokens it is of."""
+    """Add the gradients of a step's mean loss; give back that loss in nats, and how many tokens it is of.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
     size = config.rows_per_pass
     passes = [_joined(batch[i : i + size]) for i in range(0, len(batch), size)]
     targets = sum(len(at) for _, _, at in passes)
@@ -193,7 +189,10 @@ def _backward(model: Llama, batch: list[Row], config: TrainConfig) -> tuple[floa
         loss = cross_entropy_sum(hidden_ld[at], model.lm_head, ids[at + 1])
         torch.autograd.backward(loss / max(targets, 1))
         total = total + loss.detach()
-    return float(total) / max(targets, 1), targets
+    mean = float(total) / max(targets, 1)
+    if not math.isfinite(mean):
+        raise FloatingPointError(f"the loss is {mean}")
+    return mean, targets
 
 
 def _joined(rows: list[Row]) -> tuple[Tensor, tuple[int, ...], Tensor]:

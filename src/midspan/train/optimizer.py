@@ -93,12 +93,17 @@ class Optimizer:
 
         Returns:
             The learning rate of this step, and the norm of the gradient before clipping.
+
+        Raises:
+            FloatingPointError: that norm is not finite; nothing was updated.
         """
         for name, master in self.masters.items():
             parameter = self.parameters[name]
             if parameter is not master:
                 master.grad = None if parameter.grad is None else parameter.grad.float()
-        norm = nn.utils.clip_grad_norm_(self.masters.values(), self.config.clip)
+        norm = float(nn.utils.clip_grad_norm_(self.masters.values(), self.config.clip))
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the norm of the gradient is {norm}")
         rate = learning_rate(self.config, step, self.steps)
         for group in self._adamw.param_groups:
             group["lr"] = rate * group["scale"]
@@ -109,7 +114,7 @@ class Optimizer:
                 if parameter is not master:
                     parameter.copy_(master)
                 parameter.grad = master.grad = None
-        return rate, float(norm)
+        return rate, norm
 
     def state(self) -> dict[str, Tensor]:
         """Masters and moments by name, as a checkpoint stores them."""

@@ -32,7 +32,8 @@ def check_run(run: Path, recipe: Recipe, *, resume: bool) -> None:
     if saved.get("hash") != recipe.hash():
         mine, theirs = dict(_flat(recipe.resolved())), dict(_flat(saved))
         changed = sorted(k for k in mine.keys() | theirs.keys() if k != "hash" and mine.get(k) != theirs.get(k))
-        first = next((key for key in changed if key not in NOT_DECISIVE), "the format of recipes")
+        decisive = (key for key in changed if key not in NOT_DECISIVE and key.split(".")[0] not in NOT_DECISIVE)
+        first = next(decisive, "the format of recipes")
         raise InputError(
             f"{run} was begun with {first} = {theirs.get(first)!r}, and the recipe now says {mine.get(first)!r}; "
             "give the old value, or train in another --out"
