@@ -1,4 +1,4 @@
-"""A step that is not finite ends the run with the rows and documents that did it, and harms nothing that is saved."""
+"""A step that is not finite ends the run with its rows and documents, and harms nothing that is saved."""
 
 import re
 from pathlib import Path
@@ -74,8 +74,13 @@ def test_a_gradient_that_is_not_finite_under_a_loss_that_is(
     monkeypatch.setattr("midspan.train.loop.prepare_base", broken_base)
     recipe = load_recipe(
         tiny_recipe,
-        [f"data.corpus={poisoned_corpus}", f"train.method={method}", "data.row_tokens=128", "train.steps=20"]
-        + ["checkpoint.every_steps=1"],
+        [
+            "checkpoint.every_steps=1",
+            f"data.corpus={poisoned_corpus}",
+            f"train.method={method}",
+            "data.row_tokens=128",
+            "train.steps=20",
+        ],
     )
     run = tmp_path / "run"
     with pytest.raises(WorkError) as caught:

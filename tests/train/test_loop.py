@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from midspan.errors import InputError, WorkError
+from midspan.errors import InputError
 from midspan.fim import FimFormat
 from midspan.model import Segments
 from midspan.model.weights import load_model

@@ -2,8 +2,8 @@
 
     step 40/130  loss 1.013  lr 1.9e-04  812 tokens/s  MFU 47 %  2.1 GiB  4:10 left
 
-Tokens a second come before MFU: they are measured, and MFU is no better than the peak it is a share of. The loss is
-a running mean, so that the eye sees where it goes.
+Tokens a second come before MFU: they are measured, and MFU is no better than the peak it is a share of. The loss
+is a running mean, so that the eye sees where it goes.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """How well the model does while it trains: the same held-out texts and the same holes at every evaluation.
 
     held-out files of each source ── the first by a hash ──┬── read from left to right     bits per byte
-                                                           └── a line of each taken out    exact match, bits per byte
+                                                           └── a line of each taken out    exact match, bits
 
 Each hole is asked in every layout of the vocabulary's family, and answered in one pass over the whole example: a
 model writes the truth, token by token, exactly where each token of the middle and the end is the likeliest behind
-those before it. So an exact match is one of greedy decoding without its steps, and a few dozen holes take less time
-than a training step. `midspan eval` decodes for real, heals tokens and counts texts; the two agree in trend and not
-to the digit.
+those before it. So an exact match is one of greedy decoding without its steps, and dozens of holes take a moment.
+`midspan eval` decodes for real, heals tokens and compares texts; the two agree in trend and not to the digit.
 
 Nothing is drawn while training and no gradient is taken, so a run with evaluations gives the same weights, bit for
 bit, as one without.
@@ -20,6 +19,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -29,14 +29,14 @@ from midspan.errors import InputError
 from midspan.fim import Draws, FimFormat, infill_example, split
 from midspan.fim.example import bos_of
 from midspan.model import Llama, Segments
-from midspan.model.loss import token_losses
+from midspan.model.loss import CHUNK, token_losses
 from midspan.rows import Source
 from midspan.tokenizer import Tokenizer
 from midspan.train.metrics import EvalMetrics
 
 _CHARACTERS = 3
 """Characters for each token of a row that a hole's surroundings may have at first."""
-_TRAINED = ("psm", "spm")
+TrainedLayout = Literal["psm", "spm"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Probe:
             for positions in at:
                 where = positions.to(device)
                 hidden_nd, targets_n = hidden_ld[where], ids[where + 1]
-                likeliest = [model.lm_head(part).argmax(dim=-1) for part in hidden_nd.split(512)]
+                likeliest = [model.lm_head(part).argmax(dim=-1) for part in torch.split(hidden_nd, CHUNK)]
                 losses = token_losses(hidden_nd, model.lm_head, targets_n)
                 yield losses.double().cpu(), (torch.cat(likeliest) == targets_n).cpu()
 
@@ -154,7 +154,7 @@ def _holes(
     fim = FimFormat.detect(tokenizer)
     if fim is None:
         return
-    layouts = [layout for layout in _TRAINED if layout in fim.layouts]
+    layouts = [layout for layout in get_args(TrainedLayout) if layout in fim.layouts]
     turns = [d for n in range(max(map(len, documents))) for found in documents for d in found[n : n + 1]]
     done = 0
     for document in turns:

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,12 +40,13 @@ def check_trackers(config: WatchConfig) -> None:
         if importlib.util.find_spec(name) is None:
             raise InputError(
                 f"watch.{name} is {value}, which needs the package {name}; install it with "
-                "`pip install 'midspan[watch]'`, or take watch." + name + " out of the recipe"
+                f"`pip install 'midspan[watch]'`, or take watch.{name} out of the recipe"
             )
 
 
 def open_trackers(recipe: Recipe, run: Path, *, done: int) -> list[Tracker]:
     """The trackers that a recipe asks for, ready to go on behind step `done`."""
+    makers: dict[str, Callable[[Recipe, Path, int], Tracker]]
     makers = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "trackio": Trackio}
     return [makers[name](recipe, run, done) for name in _asked(recipe.watch)]
 
@@ -64,7 +65,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         purge = {"purge_step": done + 1} if done else {}
-        self._writer: Any = SummaryWriter(str(run / "tensorboard"), **purge)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(run / "tensorboard"), **purge)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -125,7 +126,7 @@ class Trackio:
         with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
             import trackio
 
-            self._run = trackio.init(
+            self._run: Any = trackio.init(
                 project=recipe.watch.project,
                 name=f"{run.name}-{_own_id(run / 'trackio-id')}",
                 resume="allow",
@@ -139,8 +140,10 @@ class Trackio:
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:
+        import trackio
+
         with contextlib.redirect_stdout(sys.stderr):
-            self._run.finish()
+            trackio.finish()  # and not the run's own: that one would be called once more when the process ends
 
 
 def _own_id(path: Path) -> str:

@@ -17,7 +17,7 @@ from typing import Self
 
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from midspan.errors import WorkError
 from midspan.files import write_text
@@ -196,7 +196,9 @@ def seen_length(rows: Sequence[Row]) -> float:
 
 def _frozen(model: Llama) -> int:
     """Parameters of the matrices that get no gradients."""
-    trained = [p for name, p in model.model.layers.named_parameters() if name.endswith("_proj.weight")]
+    trained: list[Tensor] = [
+        p for name, p in model.model.layers.named_parameters() if name.endswith("_proj.weight")
+    ]
     if isinstance(model.lm_head, nn.Linear):
         trained.append(model.lm_head.weight)
     return matmul_parameters(model.config) - sum(p.numel() for p in trained if p.requires_grad)
