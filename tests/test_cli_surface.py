@@ -32,7 +32,7 @@ SURFACE = {
     "models info": {"model", "--json"},
     "models list": {"--json"},
     "models pull": {"name", "--json"},
-    "report": {"runs"},
+    "report": {"runs", "--out", "--json"},
     "train": {"recipe", "--out", "--set", "--resume"},
 }
 

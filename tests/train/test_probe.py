@@ -130,8 +130,6 @@ def test_nothing_held_out_is_said_before_a_run_begins(tiny_recipe: Path, tmp_pat
     (tmp_path / "source" / "a.py").write_text("print('a file of some length, to be kept')\n")
     build([str(tmp_path / "source")], tmp_path / "corpus", CorpusConfig())
     recipe = load_recipe(tiny_recipe, [f"data.corpus={tmp_path / 'corpus'}", "watch.evaluate_every_steps=1"])
-    with pytest.raises(
-        InputError, match="no held-out file to evaluate on while training; build it"
-    ):
+    with pytest.raises(InputError, match="no held-out file to evaluate on while training; build it"):
         train(recipe, tmp_path / "run", console=QUIET)
     assert not (tmp_path / "run").exists()
