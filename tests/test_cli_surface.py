@@ -11,6 +11,7 @@ from midspan.cli import app
 
 SURFACE = {
     "complete": {"model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed", "--json"},
+    "convert": {"source", "target", "--to", "--type", "--shards", "--json"},
     "corpus build": {
         *("sources", "--out", "--config", "--overwrite", "--json"),
         *(
@@ -27,13 +28,18 @@ SURFACE = {
     },
     "corpus remove": {"folder", "--repo", "--workers", "--json"},
     "corpus show": {"folder", "--tokens", "--html", "--json"},
+    "docstring": {"model", "place", "--max-tokens", "--write", "--json"},
     "eval": {"model", "--corpus", "--base", "--per-kind", "--window", "--out", "--json"},
-    "infill": {"model", "place", "--layout", "--max-tokens", "--temperature", "--top-p", "--seed", "--json"},
+    "infill": {
+        *("model", "place", "--layout", "--max-tokens", "--temperature", "--top-p", "--seed", "--raw", "--json"),
+    },
     "models info": {"model", "--json"},
     "models list": {"--json"},
     "models pull": {"name", "--json"},
     "report": {"runs", "--out", "--json"},
+    "run": {"lineage", "--to", "--runs", "--set", "--dry-run", "--json"},
     "train": {"recipe", "--out", "--set", "--resume"},
+    "types": {"model", "file", "--samples", "--write", "--json"},
 }
 
 
@@ -80,8 +86,12 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (["infill", "nowhere", "a.py:1:1"], "a.py cannot be read"),
         (["eval", "nowhere"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
+        (["docstring", "nowhere", "a.py"], "'a.py' is no place"),
+        (["types", "nowhere", "a.py"], "a.py cannot be read"),
         (["models", "pull", "smollm"], "smollm2-135m"),
+        (["convert", "nowhere", "out.gguf", "--to", "gguf"], "nowhere"),
         (["train"], "Missing argument"),
+        (["run", "nowhere"], "nowhere holds no recipe"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:

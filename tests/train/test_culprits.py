@@ -15,11 +15,16 @@ from midspan.model.weights import write_hf
 from midspan.rows import Row, Rows, Source
 from midspan.tokenizer import Tokenizer
 from midspan.train import load_recipe, prepare_base, train
-from midspan.train.checkpoint import latest_checkpoint
+from midspan.train.base import Base, base_model
+from midspan.train.checkpoint import Checkpoints
 from midspan.train.culprits import explain
+from midspan.train.learner import Learner
 from midspan.train.metrics import read_metrics
+from midspan.train.objective import Objective
+from midspan.train.ranks import Ranks
 
 QUIET = Console(quiet=True)
+ALONE = Ranks(0, 1, torch.device("cpu"), None)
 POISON = "~"
 """A character of one file alone; it is what breaks a step."""
 
@@ -64,14 +69,14 @@ def _poisoned(rows: Rows, token: int) -> list[int]:
 def test_a_gradient_that_is_not_finite_under_a_loss_that_is(
     tiny_recipe: Path, tmp_path: Path, poisoned_corpus: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken_base(name: str, dtype: torch.dtype) -> tuple[Llama, Tokenizer]:
-        model, tokenizer = prepare_base(name, dtype)
-        tokens.extend(tokenizer.encode(POISON))
+    def broken_model(base: Base, dtype: torch.dtype) -> Llama:
+        model = base_model(base, dtype)
+        tokens.extend(base.tokenizer.encode(POISON))
         _break(model, tokens[0], forward=False)
-        return model, tokenizer
+        return model
 
     tokens: list[int] = []
-    monkeypatch.setattr("midspan.train.loop.prepare_base", broken_base)
+    monkeypatch.setattr("midspan.train.learner.base_model", broken_model)
     recipe = load_recipe(
         tiny_recipe,
         [
@@ -93,11 +98,13 @@ def test_a_gradient_that_is_not_finite_under_a_loss_that_is(
     assert [int(n) for n in re.findall(r"row (\d+) caused it", sentence)] == culprits
     assert re.findall(r"(pack/\S+) of ", sentence) == ["pack/m7.py"] * len(culprits), "the file, and no other"
     assert [s.step for s in read_metrics(run / "metrics.jsonl")] == [*range(1, step + 1)]
-    found = latest_checkpoint(run / "checkpoints")
-    assert (found[0].step if found else 0) == step
-    if found:
-        assert f"step-{step:08d} is whole" in sentence
-        assert all(torch.isfinite(tensor).all() for tensor in found[1].values())
+    assert step > 0, "something is saved that could have been harmed"
+    assert f"step-{step:08d} is whole" in sentence
+    learner = Learner(recipe, ALONE)
+    done = Checkpoints(run / "checkpoints", ALONE).load(learner.optimizer.state())
+    assert done is not None
+    assert done.step == step
+    assert all(torch.isfinite(tensor).all() for tensor in learner.optimizer.state().values())
 
 
 def test_a_loss_that_is_not_finite(tiny_recipe: Path, tmp_path: Path, poisoned_corpus: Path) -> None:
@@ -110,7 +117,7 @@ def test_a_loss_that_is_not_finite(tiny_recipe: Path, tmp_path: Path, poisoned_c
     hooks = _break(model, token, forward=True)
     sources = [Source(corpus=Corpus.open(poisoned_corpus))]
     batch = [rows[n] for n in range(len(rows))]
-    sentence = explain(model, batch, 100, sources, of_loss=True)
+    sentence = explain(Objective(model), ALONE, batch, 100, sources, of_loss=True)
     poisoned = _poisoned(rows, token)
     assert 0 < len(poisoned) < len(rows)
     told, _, others = sentence.partition("and the rows")
@@ -120,7 +127,7 @@ def test_a_loss_that_is_not_finite(tiny_recipe: Path, tmp_path: Path, poisoned_c
     for hook in hooks:
         hook.remove()
     for of_loss in (True, False):
-        assert "no row of 100 to" in explain(model, batch, 100, sources, of_loss=of_loss)
+        assert "no row of 100 to" in explain(Objective(model), ALONE, batch, 100, sources, of_loss=of_loss)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -141,7 +148,9 @@ def test_all_rows_of_a_step(tiny_base: Path, poisoned_corpus: Path) -> None:
     model, tokenizer = prepare_base(str(tiny_base), torch.float32)
     model.model.embed_tokens.register_forward_hook(lambda *args: args[-1] * float("nan"))
     rows = [_row(tokenizer, 5), _row(tokenizer, 6)]
-    sentence = explain(model, rows, 0, [Source(corpus=Corpus.open(poisoned_corpus))], of_loss=True)
+    sentence = explain(
+        Objective(model), ALONE, rows, 0, [Source(corpus=Corpus.open(poisoned_corpus))], of_loss=True
+    )
     assert "which are all of the step: the weights are more likely at fault" in sentence
     assert "a document (id 5)" in sentence, "an id that the corpus does not know is told as it is"
 

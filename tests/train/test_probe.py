@@ -17,6 +17,7 @@ from midspan.fim import Draws, FimFormat, infill_example, split
 from midspan.rows import Source
 from midspan.train import load_recipe, prepare_base, train
 from midspan.train.metrics import EvalMetrics, read_evaluations, read_metrics
+from midspan.train.objective import Objective
 from midspan.train.probe import Probe, TrainedLayout, _Text
 
 QUIET = Console(quiet=True)
@@ -26,7 +27,7 @@ def _probe(corpora: dict[str, Path], base: Path, **amounts: int) -> tuple[Probe,
     model, tokenizer = prepare_base(str(base), torch.float32)
     sources = [Source(corpus=Corpus.open(folder), name=name, share=0.5) for name, folder in corpora.items()]
     probe = Probe(sources, tokenizer, **{"documents": 4, "holes": 6, "row_tokens": 400, **amounts})
-    return probe, probe.measure(model, step=3, tokens=99), Engine(model, tokenizer)
+    return probe, probe.measure(Objective(model), step=3, tokens=99), Engine(model, tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_an_exact_match_is_what_greedy_decoding_writes(
             ids[-1 - n] = (ids[-1 - n] + 1) % 257
         holes.append(_Text(f"layout{n}", ids, 5, 4))
     monkeypatch.setattr(probe, "_holes", holes)
-    found = probe.measure(engine.model, step=0, tokens=0)
+    found = probe.measure(Objective(engine.model), step=0, tokens=0)
     assert found.exact_match == {"layout0": 1.0, "layout1": 0.0, "layout2": 1.0, "layout3": 0.0}
 
 
@@ -102,7 +103,7 @@ def test_twice_is_the_same_and_the_mode_stays(tiny_base: Path, tiny_corpus: Path
     before = torch.get_rng_state()
     for training in (True, False):
         engine.model.train(training)
-        again.measure(engine.model, step=0, tokens=0)
+        again.measure(Objective(engine.model), step=0, tokens=0)
         assert engine.model.training is training
     assert torch.equal(before, torch.get_rng_state())
     assert all(parameter.grad is None for parameter in engine.model.parameters())

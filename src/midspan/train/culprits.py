@@ -21,9 +21,11 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
-from midspan.model import Llama, Segments
-from midspan.model.loss import cross_entropy_sum, token_losses
+from midspan.corpus import Corpus
 from midspan.rows import Row, Source
+from midspan.train.objective import Objective, join
+from midspan.train.ranks import Ranks
+from midspan.train.scores import token_scores
 
 _SHOWN = 4
 """Rows, and documents of a row, that the sentence names; the others are counted."""
@@ -40,31 +42,45 @@ class Culprit:
     """Number of the source, and id."""
 
 
-def explain(model: Llama, rows: Sequence[Row], first: int, sources: Sequence[Source], *, of_loss: bool) -> str:
+def explain(
+    objective: Objective,
+    ranks: Ranks,
+    rows: Sequence[Row],
+    first: int,
+    sources: Sequence[Source],
+    *,
+    of_loss: bool,
+) -> str:
     """What caused a loss or gradient that is not finite, as the end of a sentence with a remedy.
 
+    Every rank asks, with equally many rows of its own, and gets the same answer.
+
     Args:
-        model: as it was when the step began; its gradients are cleared.
-        rows: those of the step, and `first` the number of their first.
+        objective: as it was when the step began; its gradients are cleared.
+        ranks: those that share the step; each holds whole layers.
+        rows: this rank's rows of the step.
+        first: the number of the first of them.
         sources: what rows number.
         of_loss: the loss was not finite, rather than the gradient of a loss that was.
     """
-    broken = [name for name, parameter in model.named_parameters() if not _finite(parameter)]
+    own = [name for name, p in objective.llama.named_parameters() if not _finite(p)]
+    broken = list(dict.fromkeys(name for names in ranks.everyone(own) for name in names))
     if broken:
         return (
             f"the weights are not finite themselves ({broken[0]} is the first of {len(broken)}), so no row caused "
             "it: use another base, or lower optimizer.lr"
         )
     find = _culprits_of_loss if of_loss else _culprits_of_gradient
-    culprits = list(find(model, rows, first))
-    last = first + len(rows) - 1
+    everyone = ranks.everyone((first, first + len(rows) - 1, list(find(objective, ranks, rows, first))))
+    culprits = sorted({c.row: c for _, _, found in everyone for c in found}.values(), key=lambda c: c.row)
+    lowest, highest = min(one[0] for one in everyone), max(one[1] for one in everyone)
     if not culprits:
-        return f"no row of {first} to {last} gives it alone, but together they overflow: lower optimizer.lr"
+        return f"no row of {lowest} to {highest} gives it alone, but together they overflow: lower optimizer.lr"
     names = _names(culprits, sources)
     told = "; ".join(_told(culprit, sources, names) for culprit in culprits[:_SHOWN])
     if len(culprits) > _SHOWN:
         told += f"; and the rows {', '.join(str(culprit.row) for culprit in culprits[_SHOWN:])}"
-    if len(culprits) == len(rows) > 1:
+    if len(culprits) == highest - lowest + 1 > 1:
         told += ", which are all of the step"
         return f"{told}: the weights are more likely at fault than the rows, so lower optimizer.lr"
     return f"{told}: look at these documents, or lower optimizer.lr"
@@ -80,47 +96,40 @@ def _told(culprit: Culprit, sources: Sequence[Source], names: Mapping[tuple[int,
     return f"row {culprit.row} caused it by {listed}"
 
 
-def _culprits_of_loss(model: Llama, rows: Sequence[Row], first: int) -> Iterator[Culprit]:
-    with torch.no_grad():
-        for number, row in enumerate(rows, start=first):
-            at, ids = _on_device(model, row)
-            hidden_ld = model.hidden(ids[None], segments=Segments(row.bounds))[0]
-            losses = token_losses(hidden_ld[at], model.lm_head, ids[at + 1])
-            wrong = row.targets[~torch.isfinite(losses).cpu().numpy()]
-            if len(wrong):
-                yield Culprit(number, _documents(row, wrong))
+def _culprits_of_loss(objective: Objective, ranks: Ranks, rows: Sequence[Row], first: int) -> Iterator[Culprit]:
+    for number, row in enumerate(rows, start=first):
+        losses, _ = token_scores(objective, join([row]).to(ranks.device))
+        wrong = row.targets[~torch.isfinite(losses).numpy()]
+        if len(wrong):
+            yield Culprit(number, _documents(row, wrong))
 
 
-def _culprits_of_gradient(model: Llama, rows: Sequence[Row], first: int) -> Iterator[Culprit]:
-    targets = max(1, sum(len(row.targets) for row in rows))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _culprits_of_gradient(
+    objective: Objective, ranks: Ranks, rows: Sequence[Row], first: int
+) -> Iterator[Culprit]:
+    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     reached: list[Tensor] = []
 
     def open_up(_: nn.Module, __: Any, output: Tensor) -> Tensor:
         reached.append(torch.zeros_like(output, requires_grad=True))
         return output + reached[-1]
 
-    hook = model.model.embed_tokens.register_forward_hook(open_up)
+    hook = objective.llama.model.embed_tokens.register_forward_hook(open_up)
     try:
         for number, row in enumerate(rows, start=first):
-            model.zero_grad(set_to_none=True)
-            at, ids = _on_device(model, row)
-            hidden_ld = model.hidden(ids[None], segments=Segments(row.bounds))[0]
-            torch.autograd.backward(cross_entropy_sum(hidden_ld[at], model.lm_head, ids[at + 1]) / targets)
-            grads = [p.grad.float() for p in trained if p.grad is not None]
-            if not torch.isfinite(nn.utils.get_total_norm(grads)):
-                grad_ld = reached.pop().grad
-                assert grad_ld is not None
-                wrong = ~torch.isfinite(grad_ld[0]).all(dim=-1).cpu().numpy()
-                yield Culprit(number, _documents(row, np.flatnonzero(wrong)))
+            objective.zero_grad(set_to_none=True)
+            one = join([row]).to(ranks.device)
+            torch.autograd.backward(objective(one) / max(1, len(one.at_n)))
+            grad_ld = reached.pop().grad
+            assert grad_ld is not None
+            wrong = np.flatnonzero(~torch.isfinite(grad_ld[0]).all(dim=-1).cpu().numpy())
+            # The gradients of the weights are all ranks' together, so what is wrong with them tells only of one.
+            grads = [p.grad.float() for p in trained if p.grad is not None] if ranks.world == 1 else []
+            if len(wrong) or (grads and not torch.isfinite(nn.utils.get_total_norm(grads))):
+                yield Culprit(number, _documents(row, wrong))
     finally:
         hook.remove()
-        model.zero_grad(set_to_none=True)
-
-
-def _on_device(model: Llama, row: Row) -> tuple[Tensor, Tensor]:
-    device = model.model.norm.weight.device
-    return torch.from_numpy(row.targets).to(device), torch.from_numpy(row.ids).to(device)
+        objective.zero_grad(set_to_none=True)
 
 
 def _documents(row: Row, positions: np.ndarray) -> tuple[tuple[int, int], ...]:
@@ -147,7 +156,7 @@ def _names(culprits: Sequence[Culprit], sources: Sequence[Source]) -> dict[tuple
 
 
 def _files(source: Source, ids: set[int]) -> Iterator[tuple[int, str]]:
-    if not ids:
+    if not ids or not isinstance(source.corpus, Corpus):
         return
     for table in source.corpus.rows(["id", "source", "group", "path", "decision"]):
         chosen = table.filter(pc.is_in(table["id"], value_set=pc.cast([*ids], "uint64")))
@@ -158,13 +167,17 @@ def _files(source: Source, ids: set[int]) -> Iterator[tuple[int, str]]:
 def _repositories(source: Source, ids: set[int]) -> Iterator[tuple[int, str]]:
     from midspan.corpus.repository import repository_documents
 
+    if not ids or not isinstance(source.corpus, Corpus):
+        return
     begun = time.monotonic()
-    for document in repository_documents(source.corpus.documents("train")) if ids else ():
+    for document in repository_documents(source.corpus.documents("train")):
         if document.id in ids:
             yield document.id, f"{document.path} of {document.source}"
         if time.monotonic() - begun > _LOOKING_SECONDS:
             return
 
 
-def _finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor.detach()).all())
+def _finite(parameter: Tensor) -> bool:
+    own = parameter.detach()
+    own = own.to_local() if hasattr(own, "to_local") else own
+    return not own.is_floating_point() or bool(torch.isfinite(own).all())

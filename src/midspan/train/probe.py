@@ -15,6 +15,7 @@ bit, as one without.
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,15 +25,16 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from midspan.corpus import HELD_OUT, Document
+from midspan.corpus import HELD_OUT, Corpus, Document
 from midspan.errors import InputError
 from midspan.fim import Draws, FimFormat, infill_example, split
 from midspan.fim.example import bos_of
-from midspan.model import Llama, Segments
-from midspan.model.loss import CHUNK, token_losses
+from midspan.model import Segments
 from midspan.rows import Source
 from midspan.tokenizer import Tokenizer
 from midspan.train.metrics import EvalMetrics
+from midspan.train.objective import Objective, Pass
+from midspan.train.scores import token_scores
 
 _CHARACTERS = 3
 """Characters for each token of a row that a hole's surroundings may have at first."""
@@ -81,16 +83,15 @@ class Probe:
         ]
         self._holes = list(_holes(list(chosen.values()), tokenizer, holes, row_tokens))
 
-    @torch.no_grad()
-    def measure(self, model: Llama, *, step: int, tokens: int) -> EvalMetrics:
-        """Put a model to the texts and holes; it is left in the mode that it was in."""
-        begun, training = time.monotonic(), model.training
-        model.eval()
+    def measure(self, objective: Objective, *, step: int, tokens: int) -> EvalMetrics:
+        """Put a model to the texts and holes; it is left in the mode that it was in. All ranks ask together."""
+        begun, training = time.monotonic(), objective.training
+        objective.eval()
         try:
-            read = list(self._scores(model, self._texts))
-            infilled = list(self._scores(model, self._holes))
+            read = list(self._scores(objective, self._texts))
+            infilled = list(self._scores(objective, self._holes))
         finally:
-            model.train(training)
+            objective.train(training)
         return EvalMetrics(
             step=step,
             tokens=tokens,
@@ -100,23 +101,16 @@ class Probe:
             seconds=time.monotonic() - begun,
         )
 
-    def _scores(self, model: Llama, texts: Sequence[_Text]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The losses of each text's scored tokens (n) on the CPU, and which of them are the likeliest (n)."""
-        device = model.model.norm.weight.device
+    def _scores(self, objective: Objective, texts: Sequence[_Text]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The losses of each text's scored tokens (n), and which of them are the likeliest (n)."""
+        device = objective.llama.model.norm.weight.device
         for packed in _packed(texts, self._row_tokens):
-            bounds, at = [0], []
-            for text in packed:
-                end = bounds[-1] + len(text.ids)
-                at.append(torch.arange(end - text.scored - 1, end - 1))
-                bounds.append(end)
-            ids = torch.tensor([i for text in packed for i in text.ids], device=device)
-            hidden_ld = model.hidden(ids[None], segments=Segments(tuple(bounds)))[0]
-            for positions in at:
-                where = positions.to(device)
-                hidden_nd, targets_n = hidden_ld[where], ids[where + 1]
-                likeliest = [model.lm_head(part).argmax(dim=-1) for part in torch.split(hidden_nd, CHUNK)]
-                losses = token_losses(hidden_nd, model.lm_head, targets_n)
-                yield losses.double().cpu(), (torch.cat(likeliest) == targets_n).cpu()
+            ends = list(itertools.accumulate(len(text.ids) for text in packed))
+            at = [torch.arange(end - t.scored - 1, end - 1) for end, t in zip(ends, packed, strict=True)]
+            ids, at_n = torch.tensor([i for text in packed for i in text.ids]), torch.cat(at)
+            one = Pass(ids[None], Segments((0, *ends)), at_n, ids[at_n + 1])
+            losses, right = token_scores(objective, one.to(device))
+            yield from zip(losses.double().split([*map(len, at)]), right.split([*map(len, at)]), strict=True)
 
 
 def check_held_out(sources: Sequence[Source]) -> None:
@@ -125,16 +119,19 @@ def check_held_out(sources: Sequence[Source]) -> None:
     Raises:
         InputError: no source has a held-out file.
     """
-    if not any(source.corpus.manifest.kept.get(HELD_OUT) for source in sources):
-        folders = ", ".join(str(source.corpus.folder) for source in sources)
+    corpora = [source.corpus for source in sources if isinstance(source.corpus, Corpus)]
+    if not any(corpus.manifest.kept.get(HELD_OUT) for corpus in corpora):
+        places = ", ".join(str(source.place) for source in sources)
         raise InputError(
-            f"{folders} has no held-out file to evaluate on while training; build it with --held-out or "
+            f"{places} has no held-out file to evaluate on while training; build it with --held-out or "
             "--held-out-share, or give watch.evaluate_every_steps the value 0"
         )
 
 
 def _chosen(source: Source, tokenizer: Tokenizer, count: int) -> list[Document]:
     """The first held-out files by a hash that the vocabulary can write; a dozen are held, not all."""
+    if not isinstance(source.corpus, Corpus):
+        return []
     fit = (d for d in source.corpus.documents(HELD_OUT) if d.text.strip() and tokenizer.can_encode(d.text))
     return heapq.nsmallest(count, fit, key=lambda document: (Draws(0, 0, document.id).unit(), document.id))
 
