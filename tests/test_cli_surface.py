@@ -39,7 +39,7 @@ SURFACE = {
     "plan": {
         *("recipes", "--gpus", "--price-per-hour", "--pue", "--shape", "--set", "--run", "--minutes", "--json"),
     },
-    "report": {"runs"},
+    "report": {"runs", "--out", "--json"},
     "run": {"lineage", "--to", "--runs", "--set", "--dry-run", "--json"},
     "train": {"recipe", "--out", "--set", "--resume"},
     "types": {"model", "file", "--samples", "--write", "--json"},

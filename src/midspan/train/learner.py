@@ -9,6 +9,7 @@ divided once by their number.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,9 @@ class Learner:
 
         Returns:
             That loss in nats, and how many targets and tokens it is of, on all ranks.
+
+        Raises:
+            FloatingPointError: the loss is not finite; on all ranks.
         """
         size, layout = self._recipe.train.rows_per_pass, self.layout
         length = self._recipe.data.row_tokens * size if self._pipeline else 0
@@ -86,7 +90,10 @@ class Learner:
         else:
             loss = self._backward(passes, max(targets, 1))
         (total,) = self._ranks.sums(float(loss))
-        return total / layout.tensor / max(targets, 1), targets, tokens
+        mean = total / layout.tensor / max(targets, 1)
+        if not math.isfinite(mean):
+            raise FloatingPointError(f"the loss is {mean}")
+        return mean, targets, tokens
 
     def whole_model(self) -> Llama | None:
         """The model as one process has it, on rank 0's host; None on the others. Every rank must ask."""

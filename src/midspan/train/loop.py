@@ -9,7 +9,7 @@ A run is a folder:
     recipe.json      every setting, and the hash of those that decide the weights
     rows/            compiled rows
     checkpoints/     what is needed to go on
-    metrics.jsonl    one line a step
+    metrics.jsonl    one line a step, and one an evaluation
     model/           the result, for any software that reads Hugging Face's format
     adapter/         the same as a PEFT adapter (LoRA runs)
 
@@ -19,11 +19,10 @@ killed anywhere and resumed ends with the same bits as one left alone on the sam
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -41,12 +40,12 @@ from midspan.rows import Rows, Source, compile_rows, rows_fingerprint
 from midspan.tokenizer import Tokenizer
 from midspan.train.checkpoint import Checkpoints, Progress
 from midspan.train.learner import Learner
-from midspan.train.metrics import StepMetrics, Watcher
 from midspan.train.parallel import Layout
 from midspan.train.ranks import Ranks, joined_ranks
 from midspan.train.recipe import Recipe
 from midspan.train.run import begin_run, check_rows, check_run
 from midspan.train.sources import open_sources
+from midspan.train.watch import Watcher, check_watch
 
 
 def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console | None = None) -> None:
@@ -61,7 +60,7 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console |
     Raises:
         InputError: the folder exists and `resume` was not asked for, it belongs to another recipe, or the
             base or the corpus cannot be used.
-        WorkError: stopped by a signal (after saving), or by a loss that is not finite.
+        WorkError: stopped by a signal (after saving), or by a loss or a gradient that is not finite.
     """
     with joined_ranks() as ranks:
         console = (console or Console(stderr=True)) if ranks.is_first else Console(quiet=True)
@@ -82,6 +81,7 @@ def _train(recipe: Recipe, run: Path, ranks: Ranks, resume: bool, console: Conso
     console.print(f"loading {recipe.base}")
     learner = Learner(recipe, ranks)
     sources = open_sources(recipe.data)
+    ranks.first(lambda: check_watch(recipe, learner.layout, sources))
     ranks.first(lambda: begin_run(run, recipe))
     ranks.first(lambda: _compile(recipe, run, sources, learner.tokenizer, console))
     rows = Rows(run / "rows")
@@ -98,8 +98,8 @@ def _train(recipe: Recipe, run: Path, ranks: Ranks, resume: bool, console: Conso
     else:
         learner.optimizer.loaded()
         console.print(f"going on from step {done.step} of {recipe.train.steps}")
-    with checkpoints:
-        _steps(recipe, run, learner, rows, checkpoints, done, ranks, console)
+    with checkpoints, Watcher(recipe, run, learner, sources, ranks, done=done, console=console) as watcher:
+        _steps(recipe, learner, rows, checkpoints, done, ranks, watcher)
     model = learner.whole_model()
     ranks.first(lambda: _export(recipe, run, model, learner.tokenizer, console))
 
@@ -144,45 +144,26 @@ def _compile(recipe: Recipe, run: Path, sources: list[Source], tokenizer: Tokeni
 
 def _steps(
     recipe: Recipe,
-    run: Path,
     learner: Learner,
     rows: Rows,
     checkpoints: Checkpoints,
     done: Progress,
     ranks: Ranks,
-    console: Console,
+    watcher: Watcher,
 ) -> None:
     """Train from where `done` says to the last step."""
     steps, per_step, layout = recipe.train.steps, recipe.train.rows_per_step, learner.layout
-    watcher: Watcher | None = None
-    if ranks.is_first:
-        watcher = Watcher(run / "metrics.jsonl", steps=steps, done=done.step, console=console)
-    with watcher or nullcontext(), _signals() as asked:
+    with _signals() as asked:
         while done.step < steps:
             begun = time.monotonic()
             batch = rows.batch(done.step, per_step, rank=layout.reader, world=layout.readers)
-            loss, targets, tokens = learner.backward(batch)
-            if not math.isfinite(loss):
-                raise WorkError(
-                    f"the loss of step {done.step + 1} is {loss}; rows {done.rows_read} to "
-                    f"{done.rows_read + per_step - 1} caused it: lower optimizer.lr, or look at those rows"
-                )
-            rate, norm = learner.optimizer.step(done.step)
+            waited = time.monotonic() - begun
+            with watcher.explaining(done, batch):
+                loss, targets, tokens = learner.backward(batch)
+                rate, norm = learner.optimizer.step(done.step)
             seconds = time.monotonic() - begun
             done = done.after(rows=per_step, tokens=tokens, targets=targets, seconds=seconds)
-            if watcher is not None:
-                watcher.step(
-                    StepMetrics(
-                        step=done.step,
-                        loss=loss,
-                        lr=rate,
-                        grad_norm=norm,
-                        tokens=done.tokens,
-                        targets=done.targets,
-                        tokens_per_second=tokens / seconds,
-                        seconds=done.seconds,
-                    )
-                )
+            watcher.step(done, batch, loss=loss, lr=rate, grad_norm=norm, data_seconds=waited)
             stop, save = (number > 0 for number in ranks.sums(*asked.take()))
             if done.step % recipe.checkpoint.every_steps == 0 or done.step == steps or stop or save:
                 checkpoints.save(done, learner.optimizer.state())

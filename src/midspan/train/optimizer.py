@@ -135,6 +135,9 @@ class Optimizer:
 
         Returns:
             The learning rate of this step, and the norm of the gradient before clipping.
+
+        Raises:
+            FloatingPointError: that norm is not finite; nothing was updated.
         """
         grads = {}
         for name, master in self.masters.items():
@@ -142,6 +145,8 @@ class Optimizer:
             assert grad is not None, f"{name} has no gradient"
             grads[name] = _local(grad).to(master.dtype)
         norm = self._norm(list(grads.values()))
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the norm of the gradient is {float(norm)}")
         torch._foreach_mul_(list(grads.values()), (self.config.clip / (norm + 1e-6)).clamp(max=1.0))
         rate = learning_rate(self.config, step, self.steps)
         for (scale, decay), names in self._groups.items():

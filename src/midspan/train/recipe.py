@@ -3,7 +3,7 @@
     name = "code"                 base = "smollm2-135m"
     [model] rotary base, chat     [data]  corpus or sources
     [fim]   rate, layouts, spans  [train] method, steps, batch
-    [lora] / [optimizer] / [checkpoint] / [parallel]
+    [lora] / [optimizer] / [checkpoint] / [parallel] / [watch]
 
 A key that does not exist is an error that names the closest one that does, and so is a value of the wrong kind.
 `--set a.b=c` overrides a value before the file is judged. The resolved recipe, defaults included, is saved in
@@ -41,6 +41,7 @@ NOT_DECISIVE = (
     "checkpoint.every_steps",
     "checkpoint.keep",
     "checkpoint.background",
+    "watch",
     *(f"parallel.{item.name}" for item in fields(ParallelConfig) if item.name != "float8"),
 )
 """Settings that do not change the trained weights. A base and a corpus do, but by their content and not by their
@@ -164,6 +165,33 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WatchConfig:
+    """What is looked at while a stage trains, beside `metrics.jsonl`. Nothing here changes the weights."""
+
+    evaluate_every_steps: int = 0
+    """How often the model reads held-out files and infills holes, also before the first step and behind the last;
+    0 for never."""
+    evaluate_documents: int = 16
+    """Held-out files of each source, cut to a row."""
+    evaluate_holes: int = 32
+    """Lines of these files to infill, each in every layout; 0 for none."""
+    tensorboard: bool = False
+    """Event files in the run's folder `tensorboard/`."""
+    wandb: str = "off"
+    """Weights & Biases: `off`, `offline` (files in the run's folder `wandb/`), or `online`, which sends them."""
+    trackio: bool = False
+    """Trackio, in its data base on this machine."""
+    project: str = "midspan"
+    """Where Weights & Biases and Trackio put the run."""
+
+    def __post_init__(self) -> None:
+        _check_choice("watch.wandb", self.wandb, ("off", "offline", "online"))
+        for name, least in (("evaluate_every_steps", 0), ("evaluate_documents", 1), ("evaluate_holes", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"watch.{name} is {getattr(self, name)}; it must be at least {least}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One stage."""
 
@@ -179,6 +207,7 @@ class Recipe:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:
         assert self.rows  # judges the values of [data] now rather than when rows are compiled
