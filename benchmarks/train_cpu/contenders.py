@@ -157,7 +157,6 @@ def main() -> None:
     parser.add_argument("rows", type=Path)
     parser.add_argument("--method", choices=("full", "lora"), default="full")
     parser.add_argument("--rows-per-step", type=int, default=4)
-    parser.add_argument("--rows-per-pass", type=int, default=4, help="Midspan's")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -167,8 +166,8 @@ def main() -> None:
     if arguments.name in ("trainer", "trl"):
         trainer(model, method, rows, per_step, trl=arguments.name == "trl")
         return
-    if arguments.name == "midspan":
-        step = midspan(model, method, arguments.rows_per_pass)
+    if arguments.name.startswith("midspan"):
+        step = midspan(model, method, per_step if arguments.name == "midspan-whole" else 1)
     else:
         autocast, compiled = arguments.name != "fp32", arguments.name == "compiled"
         step = plain_loop(model, method, autocast=autocast, compiled=compiled)

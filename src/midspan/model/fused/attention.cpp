@@ -60,15 +60,23 @@ void begin_tiles() {  // eight of 16 rows of 64 bytes; each thread needs its own
     _tile_loadconfig(&config);
 }
 
-// C (m, n) += A (m, k) B (k, n), B as pairs of rows; m, n and k multiples of 32.
-void multiply_tiles(const bf16* a, i64 lda, const uint32_t* b, i64 ldb, float* c, i64 ldc, i64 m, i64 n, i64 k) {
+// C (m, n) = A (m, k) B (k, n), added to what is there if `add`; B as pairs of rows; m, n and k multiples of 32.
+void multiply_tiles(const bf16* a, i64 lda, const uint32_t* b, i64 ldb, float* c, i64 ldc, i64 m, i64 n, i64 k,
+                    bool add) {
     for (i64 row = 0; row < m; row += 32)
         for (i64 column = 0; column < n; column += 32) {
             float* corner = c + row * ldc + column;
-            _tile_loadd(0, corner, ldc * 4);
-            _tile_loadd(1, corner + 16, ldc * 4);
-            _tile_loadd(2, corner + 16 * ldc, ldc * 4);
-            _tile_loadd(3, corner + 16 * ldc + 16, ldc * 4);
+            if (add) {
+                _tile_loadd(0, corner, ldc * 4);
+                _tile_loadd(1, corner + 16, ldc * 4);
+                _tile_loadd(2, corner + 16 * ldc, ldc * 4);
+                _tile_loadd(3, corner + 16 * ldc + 16, ldc * 4);
+            } else {
+                _tile_zero(0);
+                _tile_zero(1);
+                _tile_zero(2);
+                _tile_zero(3);
+            }
             for (i64 depth = 0; depth < k; depth += 32) {
                 _tile_loadd(4, a + row * lda + depth, lda * 2);
                 _tile_loadd(5, a + (row + 16) * lda + depth, lda * 2);
@@ -87,12 +95,14 @@ void multiply_tiles(const bf16* a, i64 lda, const uint32_t* b, i64 ldb, float* c
 }
 #endif
 
-void multiply_vectors(const bf16* a, i64 lda, const uint32_t* b, i64 ldb, float* c, i64 ldc, i64 m, i64 n, i64 k) {
+void multiply_vectors(const bf16* a, i64 lda, const uint32_t* b, i64 ldb, float* c, i64 ldc, i64 m, i64 n, i64 k,
+                      bool add) {
     for (i64 row = 0; row < m; row += 8)
         for (i64 column = 0; column < n; column += 32) {
             __m512 sums[8][2];
             for (int r = 0; r < 8; r++)
-                for (int v = 0; v < 2; v++) sums[r][v] = _mm512_loadu_ps(c + (row + r) * ldc + column + 16 * v);
+                for (int v = 0; v < 2; v++)
+                    sums[r][v] = add ? _mm512_loadu_ps(c + (row + r) * ldc + column + 16 * v) : _mm512_setzero_ps();
             for (i64 pair = 0; pair < k / 2; pair++) {
                 const __m512bh b0 = (__m512bh)_mm512_loadu_si512(b + pair * ldb + column);
                 const __m512bh b1 = (__m512bh)_mm512_loadu_si512(b + pair * ldb + column + 16);
@@ -111,11 +121,12 @@ void multiply_vectors(const bf16* a, i64 lda, const uint32_t* b, i64 ldb, float*
 
 struct Multiply {
     bool tiles = false;
-    void operator()(const bf16* a, i64 lda, const uint32_t* b, i64 ldb, float* c, i64 ldc, i64 m, i64 n, i64 k) const {
+    void operator()(const bf16* a, i64 lda, const uint32_t* b, i64 ldb, float* c, i64 ldc, i64 m, i64 n, i64 k,
+                    bool add) const {
 #if defined(__AMX_BF16__)
-        if (tiles) return multiply_tiles(a, lda, b, ldb, c, ldc, m, n, k);
+        if (tiles) return multiply_tiles(a, lda, b, ldb, c, ldc, m, n, k, add);
 #endif
-        multiply_vectors(a, lda, b, ldb, c, ldc, m, n, k);
+        multiply_vectors(a, lda, b, ldb, c, ldc, m, n, k, add);
     }
 };
 
@@ -198,7 +209,6 @@ void backward(const Multiply& multiply, const bf16* q, i64 q_row, const bf16* k,
 
     pack(q, q_row, length, padded, dim, q_pairs, q_turned);
     pack(grad, grad_row, length, padded, dim, grad_pairs, grad_turned);
-    std::memset(q_sum, 0, padded * dim * 4);
     for (i64 row = 0; row < padded; row++) {
         float dot = 0;
         if (row < length) {
@@ -218,13 +228,10 @@ void backward(const Multiply& multiply, const bf16* q, i64 q_row, const bf16* k,
                 k_turned[i * BLOCK + row] = k_block[row * dim + i];
             }
         }
-        std::memset(k_sum, 0, BLOCK * dim * 4);
-        std::memset(v_sum, 0, BLOCK * dim * 4);
         for (i64 i = j; i < blocks; i++) {
-            std::memset(scores, 0, BLOCK * BLOCK * 4);
-            std::memset(grad_scores, 0, BLOCK * BLOCK * 4);
-            multiply(k_block, dim, q_turned + i * BLOCK * dim / 2, BLOCK, scores, BLOCK, BLOCK, BLOCK, dim);
-            multiply(v_block, dim, grad_turned + i * BLOCK * dim / 2, BLOCK, grad_scores, BLOCK, BLOCK, BLOCK, dim);
+            const i64 turned = i * BLOCK * dim / 2, pairs = turned;
+            multiply(k_block, dim, q_turned + turned, BLOCK, scores, BLOCK, BLOCK, BLOCK, dim, false);
+            multiply(v_block, dim, grad_turned + turned, BLOCK, grad_scores, BLOCK, BLOCK, BLOCK, dim, false);
             for (i64 key = 0; key < BLOCK; key += 2)
                 for (i64 query = 0; query < BLOCK; query += 16) {
                     const __m512 minus = _mm512_loadu_ps(own_lse + i * BLOCK + query);
@@ -247,9 +254,9 @@ void backward(const Multiply& multiply, const bf16* q, i64 q_row, const bf16* k,
                     _mm512_storeu_si512(ds_pairs + key / 2 * BLOCK + query,
                                         _mm512_or_si512(halves[0], _mm512_slli_epi32(halves[1], 16)));
                 }
-            multiply(p, BLOCK, grad_pairs + i * BLOCK / 2 * dim, dim, v_sum, dim, BLOCK, dim, BLOCK);
-            multiply(ds, BLOCK, q_pairs + i * BLOCK / 2 * dim, dim, k_sum, dim, BLOCK, dim, BLOCK);
-            multiply(k_turned, BLOCK, ds_pairs, BLOCK, q_sum + i * BLOCK * dim, BLOCK, dim, BLOCK, BLOCK);
+            multiply(p, BLOCK, grad_pairs + pairs, dim, v_sum, dim, BLOCK, dim, BLOCK, i > j);
+            multiply(ds, BLOCK, q_pairs + pairs, dim, k_sum, dim, BLOCK, dim, BLOCK, i > j);
+            multiply(k_turned, BLOCK, ds_pairs, BLOCK, q_sum + i * BLOCK * dim, BLOCK, dim, BLOCK, BLOCK, j > 0);
         }
         for (i64 row = 0; row < BLOCK && j * BLOCK + row < length; row++)
             for (i64 i = 0; i < dim; i++) {
