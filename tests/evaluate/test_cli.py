@@ -25,20 +25,27 @@ def run(*arguments: str) -> str:
     return result.stdout
 
 
+def batched_by_two(cells: list[list[str]]) -> list[tuple[list[str], list[str]]]:
+    return list(zip(cells[::2], cells[1::2], strict=True))
+
+
 def test_eval_of_a_run_and_its_report(run_folder: Path) -> None:
     shown = run("eval", str(run_folder), "--per-kind", "2", "--window", "128")
     results = json.loads((run_folder / "results.json").read_text())
-    lines = shown.splitlines()
+    cells = [line.split("│")[1:-1] for line in shown.splitlines() if line.startswith("│")]
+    # Two lines a row: scores, and below them their intervals. A long name goes on in the second.
+    table = {" ".join((above[0] + below[0]).split()): (above, below) for above, below in batched_by_two(cells)}
     for row in results["rows"]:
-        found = [n for n, line in enumerate(lines) if f" {row['row'].replace(' all ', ' ')} " in line]
+        name = row["row"].replace(" all ", " ")
+        found = [lines for shown_name, lines in table.items() if shown_name.partition(",")[0] == name]
         if " all " not in row["row"] and not row["row"].startswith("left"):
             assert not found, "kinds by themselves are for the report"
             continue
-        (number,) = found
-        for key, interval in (("before", "before_interval"), ("ours", "interval"), ("difference",) * 2):
-            ends = row[interval if interval != "difference" else "difference_interval"]
-            assert f" {row[key]:.2f} " in lines[number]
-            assert f" {ends[0]:.2f} to {ends[1]:.2f} " in lines[number + 1]
+        ((above, below),) = found
+        intervals = ("before_interval", "interval", "difference_interval")
+        for column, (key, interval) in enumerate(zip(("before", "ours", "difference"), intervals, strict=True), 1):
+            assert above[column].strip() == f"{row[key]:.2f}"
+            assert below[column].strip() == f"{row[interval][0]:.2f} to {row[interval][1]:.2f}"
     assert str(run_folder / "report.html") in shown.replace("\n", "")
     (run_folder / "report.html").unlink()
     assert run("report", str(run_folder)).strip() == str(run_folder / "report.html")

@@ -110,7 +110,8 @@ class Probe:
             ids, at_n = torch.tensor([i for text in packed for i in text.ids]), torch.cat(at)
             one = Pass(ids[None], Segments((0, *ends)), at_n, ids[at_n + 1])
             losses, right = token_scores(objective, one.to(device))
-            yield from zip(losses.double().split([*map(len, at)]), right.split([*map(len, at)]), strict=True)
+            sizes = [*map(len, at)]
+            yield from zip(torch.split(losses.double(), sizes), torch.split(right, sizes), strict=True)
 
 
 def check_held_out(sources: Sequence[Source]) -> None:

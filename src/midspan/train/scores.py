@@ -36,8 +36,9 @@ def token_scores(objective: Objective, one: Pass) -> tuple[Tensor, Tensor]:
         objective(one)
     finally:
         objective.loss = before
-        if hasattr(objective, "reshard"):  # without a backward pass nothing lets go of what was gathered
-            objective.reshard()
+        reshard = getattr(objective, "reshard", None)
+        if reshard is not None:  # without a backward pass nothing lets go of what was gathered
+            reshard()
     losses, right = found[0]
     n = len(one.at_n)  # a pass without targets is read at one place, for its gradients
     return losses[:n], right[:n]

@@ -143,7 +143,7 @@ class Trackio:
         import trackio
 
         with contextlib.redirect_stdout(sys.stderr):
-            trackio.finish()  # and not the run's own: that one would be called once more when the process ends
+            trackio.finish()  # type: ignore[no-untyped-call]  # and not the run's own: that one would be called once more when the process ends
 
 
 def _own_id(path: Path) -> str:
