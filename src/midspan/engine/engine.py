@@ -28,12 +28,14 @@ import xxhash
 from torch import Tensor
 
 from midspan.cache import resolve_model
+from midspan.engine.decoder import Decoder, DecoderKind, Span, TorchDecoder, open_decoder
 from midspan.engine.sample import Place, SampleConfig, choose
 from midspan.errors import InputError
 from midspan.fim import Example, FimFormat, Healer, Layout, infill_prompt
 from midspan.fim.example import bos_of
 from midspan.model import KVCache, Llama
 from midspan.model.loss import token_losses
+from midspan.model.quant import Bits
 from midspan.model.weights import load_model, tokenizer_path
 from midspan.tokenizer import Tokenizer
 
@@ -64,7 +66,7 @@ class _Sequence:
     """Tokens that it may write, beside those that begin by saying what is owed."""
     limit: int
     """Tokens for which there are positions."""
-    hidden_d: Tensor
+    logits_v: Tensor
     losses: list[float] | None
     owed: bytes
     """What the next tokens have to say first."""
@@ -85,12 +87,15 @@ class _Sequence:
 class Engine:
     """A model that completes and infills."""
 
-    def __init__(self, model: Llama, tokenizer: Tokenizer, *, max_batch: int = 32) -> None:
+    def __init__(
+        self, model: Llama, tokenizer: Tokenizer, *, max_batch: int = 32, decoder: Decoder | None = None
+    ) -> None:
         """
         Args:
             model: on any device, in any dtype.
             tokenizer: the model's own; the embedding may have further, padding rows.
             max_batch: sequences that run at a time.
+            decoder: who reads few tokens at a time; the model itself where none is given.
 
         Raises:
             InputError: the vocabulary has more ids than the model has rows.
@@ -102,6 +107,7 @@ class Engine:
             )
         self.model, self.tokenizer = model, tokenizer
         self.max_batch = max_batch
+        self.decoder = decoder or TorchDecoder(model)
         self.fim = FimFormat.detect(tokenizer)
         """The model's sentinels and layouts; None where it cannot infill."""
 
@@ -112,15 +118,22 @@ class Engine:
         dtype: torch.dtype = torch.bfloat16,
         device: torch.device | str = "cpu",
         max_batch: int = 32,
+        decoder: DecoderKind = "auto",
+        bits: Bits = 8,
     ) -> Engine:
         """The model that a name, a checkpoint's path or a run's folder means, with its tokenizer.
 
+        Args:
+            decoder, bits: who reads few tokens at a time, and in which weights where that is the fused step.
+
         Raises:
-            InputError: as `resolve_model` and `load_model`.
+            InputError: as `resolve_model`, `load_model` and `open_decoder`.
+            WorkError: as `open_decoder`.
         """
         path = resolve_model(name_or_path)
         tokenizer = Tokenizer.load(tokenizer_path(path))
-        return Engine(load_model(path, dtype=dtype, device=device), tokenizer, max_batch=max_batch)
+        model = load_model(path, dtype=dtype, device=device)
+        return Engine(model, tokenizer, max_batch=max_batch, decoder=open_decoder(model, decoder, bits, path))
 
     def complete(self, text: str, *, max_tokens: int, sample: SampleConfig = GREEDY) -> Completion:
         """Go on with a text, up to the first special token.
@@ -250,10 +263,10 @@ class Engine:
         while waiting or running:
             while waiting and len(running) < num_slots:
                 i = waiting.popleft()
-                hidden_d, losses = self._read_prompt(cache, len(running), prompts[i], examples_or_none[i])
+                logits_v, losses = self._read_prompt(cache, len(running), prompts[i], examples_or_none[i])
                 limit = self.model.config.max_positions - len(prompts[i])
                 running.append(
-                    _Sequence(i, places[i], prompts[i], budgets[i], limit, hidden_d, losses, owed[i], len(owed[i]))
+                    _Sequence(i, places[i], prompts[i], budgets[i], limit, logits_v, losses, owed[i], len(owed[i]))
                 )
             self._choose(running, stop_ids, sample)
             for slot in reversed(range(len(running))):
@@ -302,13 +315,19 @@ class Engine:
         ids_1l = torch.tensor([ids], device=cache.memory.device)
         return self.model.hidden(ids_1l, cache=cache, slots=slice(slot, slot + 1))[0]
 
+    def _read_on(self, cache: KVCache, slot: int, ids: Sequence[int]) -> Tensor:
+        """Append ids to one sequence; the logits behind the last one."""
+        if len(ids) <= self.decoder.few:
+            return self.decoder.step(cache, [Span(slot, ids)])[0]
+        return self.model.lm_head(self._read(cache, slot, ids)[-1])
+
     def _read_prompt(
         self, cache: KVCache, slot: int, prompt: Sequence[int], example: Example | None
     ) -> tuple[Tensor, list[float] | None]:
-        """Fill a slot with a prompt: the hidden state of its last token, and the example's losses."""
+        """Fill a slot with a prompt: the logits behind it, and the example's losses."""
         cache.truncate(slot, 0)
         if example is None:
-            return self._read(cache, slot, prompt)[-1], None
+            return self._read_on(cache, slot, prompt), None
         hidden_ld = self._read(cache, slot, example.ids[:-1])
         n = example.num_middle
         targets_n = torch.tensor(example.ids[-n:], device=hidden_ld.device)
@@ -316,14 +335,13 @@ class Engine:
         shared = _num_shared(prompt, example.ids[:-1])
         cache.truncate(slot, shared)
         if shared == len(prompt):
-            return hidden_ld[shared - 1], losses
-        return self._read(cache, slot, prompt[shared:])[-1], losses
+            return self.model.lm_head(hidden_ld[shared - 1]), losses
+        return self._read_on(cache, slot, prompt[shared:]), losses
 
     def _choose(self, running: list[_Sequence], stop_ids: Collection[int], sample: SampleConfig) -> None:
         """Give every running sequence its next token."""
-        logits_nv = self.model.lm_head(torch.stack([s.hidden_d for s in running]))
         # Rows of the embedding beyond the vocabulary are padding, and no tokens.
-        logits_nv = logits_nv[:, : self.tokenizer.vocab_size]
+        logits_nv = torch.stack([s.logits_v[: self.tokenizer.vocab_size].float() for s in running])
         for sequence, logits_v in zip(running, logits_nv, strict=True):
             if sequence.owed:
                 allowed = torch.tensor(self.healer.allowed(sequence.owed), device=logits_v.device)
@@ -342,10 +360,9 @@ class Engine:
 
     def _step(self, cache: KVCache, running: list[_Sequence]) -> None:
         """Read the token that every running sequence got last."""
-        ids_n1 = torch.tensor([[s.ids[-1]] for s in running], device=cache.memory.device)
-        hidden_n1d = self.model.hidden(ids_n1, cache=cache, slots=slice(0, len(running)))
-        for sequence, hidden_d in zip(running, hidden_n1d[:, 0], strict=True):
-            sequence.hidden_d = hidden_d
+        logits_nv = self.decoder.step(cache, [Span(slot, s.ids[-1:]) for slot, s in enumerate(running)])
+        for sequence, logits_v in zip(running, logits_nv, strict=True):
+            sequence.logits_v = logits_v
 
     def _completion(self, sequence: _Sequence) -> Completion:
         data = self.tokenizer.decode_bytes(sequence.ids)[sequence.num_owed :]
