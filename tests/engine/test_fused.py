@@ -64,7 +64,7 @@ def test_logits_are_torch_s_with_the_same_weights(name: str, bits: Bits) -> None
 @pytest.mark.parametrize("bits", [16, 8, 4])
 @torch.inference_mode()
 def test_other_processors_code_agrees(architecture: str, bits: Bits) -> None:
-    """AVX2 and plain code; nearly the same arithmetic, but for the order of sums."""
+    """AVX2 and plain code: other orders of sums, and so other halves rounded to int8."""
     if sys.platform != "linux" or "avx2" not in Path("/proc/cpuinfo").read_text():
         pytest.skip("not that processor")
     source = model(CONFIGS["smol"])
@@ -72,7 +72,7 @@ def test_other_processors_code_agrees(architecture: str, bits: Bits) -> None:
     for wanted in ("native", architecture):
         one = cache(source.config)
         found.append(decoder(source, bits, architecture=wanted).step(one, [Span(0, ids(11, 3))], only_last=False))
-    assert distance(found[1], found[0]) < 1e-3
+    assert distance(found[1], found[0]) < (1e-5 if bits == 16 else 1.5e-2)
 
 
 @settings(max_examples=25, deadline=None)

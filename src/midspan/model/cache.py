@@ -31,12 +31,17 @@ class KVCache:
         self.lengths = [0] * num_slots
         self.capacity = capacity
 
-    def plan(self, num_new: int, slots: slice) -> tuple[Tensor, Tensor]:
-        """Positions (slots, new) of the next tokens, and the mask (slots, 1, new, keys) of what they may see."""
+    def plan(self, num_new: int, slots: slice) -> tuple[Tensor, Tensor | None]:
+        """Positions (slots, new) of the next tokens, and the mask (slots, 1, new, keys) of what they may see.
+
+        Whole prompts in empty slots need no mask: they are plainly causal.
+        """
         starts = torch.tensor(self.lengths[slots], device=self.memory.device)
         if int(starts.max()) + num_new > self.capacity:
             raise ValueError(f"{int(starts.max()) + num_new} tokens do not fit a cache of {self.capacity}")
         positions_bl = starts[:, None] + torch.arange(num_new, device=self.memory.device)
+        if not starts.any():
+            return positions_bl, None
         keys = torch.arange(int(starts.max()) + num_new, device=self.memory.device)
         return positions_bl, (keys <= positions_bl[..., None])[:, None]
 

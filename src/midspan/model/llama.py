@@ -36,7 +36,7 @@ class Attention(nn.Module):
             projection(x_bld).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q_bhle, k_bkle = rotate(q_bhle, step.cos, step.sin), rotate(k_bkle, step.cos, step.sin)
+        q_bhle, k_bkle = rotate(q_bhle, *step.turns(q_bhle.dtype)), rotate(k_bkle, *step.turns(k_bkle.dtype))
         if step.cache is not None:
             k_bkle, v_bkle = step.cache.write(layer, k_bkle, v_bkle, step.positions_bl, step.slots)
         out_bhle = attend(q_bhle, k_bkle, v_bkle, segments=step.segments, mask=step.mask)
@@ -90,7 +90,14 @@ class Step:
             self.positions_bl = segments.positions.to(ids_bl.device)
         else:
             self.positions_bl = torch.arange(ids_bl.shape[1], device=ids_bl.device)[None]
-        self.cos, self.sin = cos_sin(self.positions_bl, config)
+        self._turns = {torch.float32: cos_sin(self.positions_bl, config)}
+
+    def turns(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the positions, cast once for all layers."""
+        if dtype not in self._turns:
+            cos, sin = self._turns[torch.float32]
+            self._turns[dtype] = (cos.to(dtype), sin.to(dtype))
+        return self._turns[dtype]
 
 
 class Decoder(nn.Module):
