@@ -10,7 +10,10 @@ import typer
 from midspan.cli import app
 
 SURFACE = {
-    "complete": {"model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed", "--json"},
+    "complete": {
+        *("model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed"),
+        *("--decoder", "--bits", "--json"),
+    },
     "corpus build": {
         *("sources", "--out", "--config", "--overwrite", "--json"),
         *(
@@ -28,7 +31,10 @@ SURFACE = {
     "corpus remove": {"folder", "--repo", "--workers", "--json"},
     "corpus show": {"folder", "--tokens", "--html", "--json"},
     "eval": {"model", "--corpus", "--base", "--per-kind", "--window", "--out", "--json"},
-    "infill": {"model", "place", "--layout", "--max-tokens", "--temperature", "--top-p", "--seed", "--json"},
+    "infill": {
+        *("model", "place", "--layout", "--max-tokens", "--temperature", "--top-p", "--seed"),
+        *("--decoder", "--bits", "--json"),
+    },
     "models info": {"model", "--json"},
     "models list": {"--json"},
     "models pull": {"name", "--json"},

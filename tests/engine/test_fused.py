@@ -1,5 +1,6 @@
 """The fused step against torch with the same weights: every shape, any spans, any number of threads."""
 
+import os
 import random
 import subprocess
 import sys
@@ -10,16 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.fused_shapes import CONFIGS, VOCAB, cache, decoder, dequantised, model
+from engine.tiny import tiny_model, tiny_tokenizer
 from midspan.engine import Engine, Span, open_decoder
 from midspan.engine.decoder import TorchDecoder
-from midspan.engine.fused import FusedDecoder, library, packed_weights
+from midspan.engine.fused import FusedDecoder, library, packed_weights, weights
 from midspan.errors import WorkError
 from midspan.model import KVCache
 from midspan.model.quant import Bits
 from midspan.model.weights import load_model, write_hf
 
-from .fused_shapes import CONFIGS, VOCAB, cache, decoder, dequantised, model
-from .tiny import tiny_model, tiny_tokenizer
 
 # An activation that lies between two int8 steps may go either way.
 TOLERANCE = {16: 2e-5, 8: 5e-3, 4: 5e-3}
@@ -154,8 +155,9 @@ def test_packed_weights_are_kept_and_follow_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MIDSPAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(weights, "_SMALL", 0)
     checkpoint = tmp_path / "checkpoint"
-    write_hf(model(CONFIGS["biases"], 0), checkpoint)
+    write_hf(checkpoint, model(CONFIGS["biases"], 0), CONFIGS["biases"])
     first = packed_weights(load_model(checkpoint), 8, checkpoint)
     (kept,) = (tmp_path / "cache" / "packed").iterdir()
     stamp = (kept / "weights.bin").stat().st_mtime_ns
@@ -164,12 +166,26 @@ def test_packed_weights_are_kept_and_follow_the_checkpoint(
     fresh = packed_weights(load_model(checkpoint), 8)
     assert all(torch.equal(first[name], fresh[name]) and torch.equal(again[name], fresh[name]) for name in fresh)
     assert all(tensor.data_ptr() % 64 == 0 for tensor in again.values())
-    write_hf(model(CONFIGS["biases"], 1), tmp_path / "other")
+    write_hf(tmp_path / "other", model(CONFIGS["biases"], 1), CONFIGS["biases"])
     for file in (tmp_path / "other").iterdir():
         file.replace(checkpoint / file.name)
     changed = packed_weights(load_model(checkpoint), 8, checkpoint)
     assert not torch.equal(changed["0.qkv"], fresh["0.qkv"])
     assert [one.name for one in (tmp_path / "cache" / "packed").iterdir()] == [kept.name]
+
+
+def test_the_packed_models_used_last_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIDSPAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(weights, "_SMALL", 0)
+    monkeypatch.setattr(weights, "_STAY", 2)
+    source = model(CONFIGS["odd head"])
+    for name in "abc":
+        write_hf(tmp_path / name, source, source.config)
+    for number, name in enumerate("abac"):
+        packed_weights(source, 8, tmp_path / name)
+        for index in (tmp_path / "cache" / "packed").glob(f"{name}-*/index.json"):
+            os.utime(index, (number, number))
+    assert sorted(one.name[0] for one in (tmp_path / "cache" / "packed").iterdir()) == ["a", "c"]
 
 
 def test_without_a_compiler_torch_decodes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -203,14 +219,14 @@ def test_the_engine_writes_what_it_writes_with_torch() -> None:
 def test_threads_end_with_the_decoder() -> None:
     """A program that never closes its decoder ends all the same."""
     code = (
-        "from tests.engine.fused_shapes import *\n"
+        "from engine.fused_shapes import *\n"
         "from midspan.engine import Span\n"
         "source = model(CONFIGS['grouped'])\n"
         "one = decoder(source, 8, 4)\n"
         "one.step(cache(source.config), [Span(0, [1, 2])])\n"
     )
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60, capture_output=True, text=True)
+    tests = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=tests, timeout=60, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -54,6 +54,44 @@ inline uint16_t to_bf16(float x) {  // to nearest, ties to even
   return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
+// Sixteen floats; the compiler makes of them what the processor has.
+typedef float Lanes __attribute__((vector_size(64)));
+typedef uint32_t Bits __attribute__((vector_size(64)));
+typedef uint16_t Halves __attribute__((vector_size(32)));
+
+inline Lanes lanes(const float* from) {
+  Lanes x;
+  std::memcpy(&x, from, sizeof(x));
+  return x;
+}
+
+inline Lanes lanes(const uint16_t* from) {
+  Halves x;
+  std::memcpy(&x, from, sizeof(x));
+  return (Lanes)(__builtin_convertvector(x, Bits) << 16);
+}
+
+#if defined(__clang__)
+#define MIX(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define MIX(a, b, ...) __builtin_shuffle(a, b, Bits{__VA_ARGS__})
+#endif
+
+// Lane i is the sum of the lanes of x[i]: halves of two vectors side by side, until one vector is left.
+inline Lanes sums(Lanes* x) {
+  for (int i = 0; i < 8; i++)
+    x[i] = MIX(x[i], x[i + 8], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+           MIX(x[i], x[i + 8], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+  for (int i = 0; i < 4; i++)
+    x[i] = MIX(x[i], x[i + 4], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
+           MIX(x[i], x[i + 4], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+  for (int i = 0; i < 2; i++)
+    x[i] = MIX(x[i], x[i + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+           MIX(x[i], x[i + 2], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+  return MIX(x[0], x[1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
+         MIX(x[0], x[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+}
+
 inline float from_fp16(uint16_t x) {
 #if defined(__F16C__)
   return _cvtsh_ss(x);
@@ -249,8 +287,6 @@ inline void block_int(const uint8_t* w, const Tokens& a, int t0, float (*out)[kR
 // bfloat16 weights times float tokens: a 32-bit lane holds columns 2j (low) and 2j + 1 (high) of its row.
 template <int M>
 inline void block_bf16(const uint8_t* w, const Tokens& a, int t0, float (*out)[kRows]) {
-  typedef float Lanes __attribute__((vector_size(64)));
-  typedef uint32_t Bits __attribute__((vector_size(64)));
   Lanes sum[M][2] = {};
   const float* x = a.x.data() + size_t(t0) * a.columns;
   for (int k = 0; k < a.columns; k += 2, w += 64) {
@@ -505,23 +541,34 @@ struct Decoder {
     }
   }
 
-  // One tile of keys into the running softmax of the query heads that share them.
+  // One tile of keys into the running softmax of the query heads that share them. kDim is the head's size where it
+  // is a multiple of 16 that was compiled for, else 0.
   template <class Number, int kDim>
   void share(const Number* k, const Number* v, int tile, int groups, int dim, Local& mine, float* to) {
+    constexpr int kLanes = kDim ? kDim / 16 : 1;
     const int e = kDim ? kDim : dim;
     const float scale = 1.0f / std::sqrt(float(e));
-    for (int j = 0; j < tile; j++) {
-      float key[512];
-      for (int i = 0; i < e; i++) key[i] = load(k[size_t(j) * e + i]);
-      for (int g = 0; g < groups; g++) {
-        const float* q = mine.queries.data() + g * e;
-        float sum = 0;
-        for (int i = 0; i < e; i++) sum += key[i] * q[i];
-        mine.scores[g * kTile + j] = sum * scale;
-      }
+    if (kDim) {
+      for (int j0 = 0; j0 < tile; j0 += 16)
+        for (int g = 0; g < groups; g++) {
+          Lanes q[kLanes], dots[16] = {};
+          for (int i = 0; i < kLanes; i++) q[i] = lanes(mine.queries.data() + g * e + 16 * i);
+          const int keys = tile - j0 < 16 ? tile - j0 : 16;
+          for (int j = 0; j < keys; j++)
+            for (int i = 0; i < kLanes; i++) dots[j] += q[i] * lanes(k + size_t(j0 + j) * e + 16 * i);
+          const Lanes all = sums(dots) * scale;
+          std::memcpy(mine.scores.data() + g * kTile + j0, &all, sizeof(all));
+        }
+    } else {
+      for (int j = 0; j < tile; j++)
+        for (int g = 0; g < groups; g++) {
+          float sum = 0;
+          for (int i = 0; i < e; i++) sum += load(k[size_t(j) * e + i]) * mine.queries[g * e + i];
+          mine.scores[g * kTile + j] = sum * scale;
+        }
     }
     for (int g = 0; g < groups; g++) {
-      float *p = to + size_t(g) * (e + 2), *score = mine.scores.data() + g * kTile;
+      float *p = to + size_t(g) * (e + 2), *score = mine.scores.data() + g * kTile, *y = p + 2;
       float most = p[0];
       for (int j = 0; j < tile; j++) most = score[j] > most ? score[j] : most;
       const float kept = exp_(p[0] - most);
@@ -531,13 +578,12 @@ struct Decoder {
         total += score[j];
       }
       p[0] = most, p[1] = p[1] * kept + total;
-      float* y = p + 2;
       if (kDim) {
-        float sum[kDim ? kDim : 1];
-        for (int i = 0; i < kDim; i++) sum[i] = y[i] * kept;
+        Lanes sum[kLanes];
+        for (int i = 0; i < kLanes; i++) sum[i] = lanes(y + 16 * i) * kept;
         for (int j = 0; j < tile; j++)
-          for (int i = 0; i < kDim; i++) sum[i] += score[j] * load(v[size_t(j) * kDim + i]);
-        std::memcpy(y, sum, sizeof(sum));
+          for (int i = 0; i < kLanes; i++) sum[i] += score[j] * lanes(v + size_t(j) * e + 16 * i);
+        std::memcpy(y, sum, sizeof(float) * e);
       } else {
         for (int i = 0; i < e; i++) y[i] *= kept;
         for (int j = 0; j < tile; j++)

@@ -5,14 +5,18 @@
         weights.bin     the tensors, one behind the other, mapped into memory as they are
 
 A checkpoint whose files have changed since is packed anew, over the old. Where nothing can be kept (a full or
-read-only disk) the tensors live in memory.
+read-only disk) the tensors live in memory, and so do those of models that are packed in a moment. The models used
+last stay, the others go.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +33,28 @@ from midspan.model.quant import Bits, interleave, pack
 LAYOUT = 1
 """Counts changes of the layout in `model/quant.py` and here."""
 _ALIGNED = 64
+_SMALL = 20_000_000
+"""Parameters of a model that is packed faster than it is worth keeping."""
+_STAY = 4
+"""Packed models that are kept."""
 
 
 def packed_weights(model: Llama, bits: Bits, path: Path | None = None) -> dict[str, Tensor]:
     """The tensors of a model, from the cache where its checkpoint at `path` was packed before."""
-    if path is None:
+    if path is None or model.config.num_parameters() < _SMALL:
         return dict(pack_model(model.state_dict(), model.config, bits))
     folder, identity = _place(path, bits), _identity(path)
     kept = _kept(folder, identity)
     if kept is not None:
+        with suppress(OSError):
+            os.utime(folder / "index.json")
         return kept
     tensors = pack_model(model.state_dict(), model.config, bits)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder, replace=True) as aside:
             _write(aside, tensors, identity)
+        _prune(folder.parent)
     except (OSError, InputError):
         return dict(pack_model(model.state_dict(), model.config, bits))
     return _kept(folder, identity) or dict(pack_model(model.state_dict(), model.config, bits))
@@ -95,6 +106,13 @@ def _write(folder: Path, tensors: Iterator[tuple[str, Tensor]], identity: dict[s
             index[name] = [file.tell(), list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
             file.write(tensor.view(torch.uint8).numpy().tobytes())
     (folder / "index.json").write_text(json.dumps({"made_from": identity, "tensors": index}))
+
+
+def _prune(root: Path) -> None:
+    """Remove the models that were not used for longest."""
+    used = sorted(((index.stat().st_mtime, index.parent) for index in root.glob("*/index.json")), reverse=True)
+    for _, folder in used[_STAY:]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kept(folder: Path, identity: dict[str, Any]) -> dict[str, Tensor] | None:
