@@ -48,7 +48,7 @@ def model(config: ModelConfig, seed: int = 0) -> Llama:
     return made.eval()
 
 
-def dequantised(source: Llama, bits: Bits) -> Llama:
+def dequantised(source: Llama, bits: Bits, *, round_activations: bool = True) -> Llama:
     """A model with the weights that packing leaves, the embedding's rows as they are, and rounded activations."""
     made = Llama(ModelConfig(**{**_fields(source.config), "tied": False}))
     made.load_state_dict(source.state_dict())
@@ -56,7 +56,7 @@ def dequantised(source: Llama, bits: Bits) -> Llama:
         for name, parameter in made.named_parameters():
             if parameter.dim() == 2 and "embed" not in name:
                 parameter.copy_(unpack(pack(parameter, bits), *parameter.shape, bits))
-    if bits != 16:
+    if bits != 16 and round_activations:
         for module in made.modules():
             if isinstance(module, torch.nn.Linear):
                 module.register_forward_pre_hook(lambda _, inputs: (rounded(inputs[0]),))

@@ -14,115 +14,14 @@
 // Threads stay for the decoder's life, spin between stages, and sleep between steps once a while has passed.
 // A thread's rows and keys depend on sizes alone, so the same call gives the same bits.
 #include <atomic>
-#include <cmath>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
 #include <thread>
 #include <vector>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+
+#include "numbers.h"
+#include "products.h"
+#include "tiles.h"
 
 namespace {
-
-constexpr int kRows = 16;     // rows that stand side by side in a block of weights
-constexpr int kDeep = 64;     // columns of a block
-constexpr int kGroup = 32;    // columns that share a scale
-constexpr int kTokens = 8;    // tokens that share one reading of a block from memory to registers
-constexpr int kMaxTokens = 64;
-constexpr int kTile = 64;     // keys between two rescalings of the softmax
-
-inline int padded(int n, int unit) { return (n + unit - 1) / unit * unit; }
-
-inline void pause_() {
-#if defined(__x86_64__)
-  _mm_pause();
-#endif
-}
-
-inline float from_bf16(uint16_t x) {
-  uint32_t bits = uint32_t(x) << 16;
-  float y;
-  std::memcpy(&y, &bits, 4);
-  return y;
-}
-
-inline uint16_t to_bf16(float x) {  // to nearest, ties to even
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-// Sixteen floats; the compiler makes of them what the processor has.
-typedef float Lanes __attribute__((vector_size(64)));
-typedef uint32_t Bits __attribute__((vector_size(64)));
-typedef uint16_t Halves __attribute__((vector_size(32)));
-
-inline Lanes lanes(const float* from) {
-  Lanes x;
-  std::memcpy(&x, from, sizeof(x));
-  return x;
-}
-
-inline Lanes lanes(const uint16_t* from) {
-  Halves x;
-  std::memcpy(&x, from, sizeof(x));
-  return (Lanes)(__builtin_convertvector(x, Bits) << 16);
-}
-
-#if defined(__clang__)
-#define MIX(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define MIX(a, b, ...) __builtin_shuffle(a, b, Bits{__VA_ARGS__})
-#endif
-
-// Lane i is the sum of the lanes of x[i]: halves of two vectors side by side, until one vector is left.
-inline Lanes sums(Lanes* x) {
-  for (int i = 0; i < 8; i++)
-    x[i] = MIX(x[i], x[i + 8], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-           MIX(x[i], x[i + 8], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-  for (int i = 0; i < 4; i++)
-    x[i] = MIX(x[i], x[i + 4], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
-           MIX(x[i], x[i + 4], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-  for (int i = 0; i < 2; i++)
-    x[i] = MIX(x[i], x[i + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-           MIX(x[i], x[i + 2], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-  return MIX(x[0], x[1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
-         MIX(x[0], x[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
-}
-
-inline float from_fp16(uint16_t x) {
-#if defined(__F16C__)
-  return _cvtsh_ss(x);
-#else
-  uint32_t sign = uint32_t(x & 0x8000) << 16, exponent = (x >> 10) & 31, mantissa = x & 1023;
-  if (exponent == 0) return (sign ? -1.0f : 1.0f) * float(mantissa) * 0x1p-24f;
-  uint32_t bits = sign | ((exponent + 112) << 23) | (mantissa << 13);
-  float y;
-  std::memcpy(&y, &bits, 4);
-  return y;
-#endif
-}
-
-// exp for x <= 88, within 2 ulp; a plain expression, so that loops over it become vector code.
-inline float exp_(float x) {
-  x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
-  float t = x * 1.44269504f;
-  float n = float(int(t + (t < 0 ? -0.5f : 0.5f)));
-  float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  int32_t bits = (int32_t(n) + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, 4);
-  return p * scale;
-}
 
 struct Shape {
   int32_t layers, hidden, inner, heads, kv_heads, head_dim, vocab, bits, threads;
@@ -144,175 +43,13 @@ struct Span {  // `count` consecutive tokens of one sequence, the first at posit
   int32_t slot, start, count;
 };
 
-// The tokens of a step as a product's right side: int8 with a scale a group, or float.
-struct Tokens {
-  std::vector<int8_t> q;
-  std::vector<float> scale, x;
-  std::vector<int32_t> offset;  // what the weights' unsigned storage adds, negated
-  int columns = 0;              // padded
-
-  void reserve(int widest, int tokens, bool quantised) {
-    size_t n = size_t(padded(widest, kDeep)) * tokens;
-    if (quantised) {
-      q.assign(n, 0), scale.assign(n / kGroup, 0), offset.assign(n / kGroup, 0);
-    }
-    x.assign(n, 0);
-  }
-};
-
-// Rows `first` to `last` (in blocks of 16) of weights times tokens; out(block, token, 16 values).
-
-#if defined(__AVX512VNNI__) && defined(__AVX512F__) && defined(__AVX512BW__)
-template <int kBits, int M>
-inline void block_int(const uint8_t* w, const Tokens& a, int t0, float (*out)[kRows]) {
-  const int supers = a.columns / kDeep, groups = a.columns / kGroup;
-  const int8_t* q = a.q.data() + size_t(t0) * a.columns;
-  const float* s = a.scale.data() + size_t(t0) * groups;
-  const int32_t* o = a.offset.data() + size_t(t0) * groups;
-  __m512 sum[M];
-  for (int t = 0; t < M; t++) sum[t] = _mm512_setzero_ps();
-  const __m512i low = _mm512_set1_epi8(15);
-  for (int b = 0; b < supers; b++) {
-    __m512i acc0[M], acc1[M];
-    for (int t = 0; t < M; t++) {
-      acc0[t] = _mm512_set1_epi32(o[t * groups + 2 * b]);
-      acc1[t] = _mm512_set1_epi32(o[t * groups + 2 * b + 1]);
-    }
-    const __m512 d0 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)w));
-    const __m512 d1 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(w + 32)));
-    const uint8_t* v = w + 64;
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j++) {
-      __m512i w0, w1;
-      if (kBits == 8) {
-        w0 = _mm512_load_si512(v + 64 * j), w1 = _mm512_load_si512(v + 512 + 64 * j);
-      } else {
-        const __m512i both = _mm512_load_si512(v + 64 * j);
-        w0 = _mm512_and_si512(both, low), w1 = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-      }
-      for (int t = 0; t < M; t++) {
-        int32_t a0, a1;
-        std::memcpy(&a0, q + size_t(t) * a.columns + b * kDeep + 4 * j, 4);
-        std::memcpy(&a1, q + size_t(t) * a.columns + b * kDeep + kGroup + 4 * j, 4);
-        acc0[t] = _mm512_dpbusd_epi32(acc0[t], w0, _mm512_set1_epi32(a0));
-        acc1[t] = _mm512_dpbusd_epi32(acc1[t], w1, _mm512_set1_epi32(a1));
-      }
-    }
-    for (int t = 0; t < M; t++) {
-      const __m512 s0 = _mm512_mul_ps(d0, _mm512_set1_ps(s[t * groups + 2 * b]));
-      const __m512 s1 = _mm512_mul_ps(d1, _mm512_set1_ps(s[t * groups + 2 * b + 1]));
-      sum[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc0[t]), s0, sum[t]);
-      sum[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc1[t]), s1, sum[t]);
-    }
-    w += 64 + kDeep * kRows * kBits / 8;
-  }
-  for (int t = 0; t < M; t++) _mm512_storeu_ps(out[t], sum[t]);
-}
-#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-// Eight int32 of u8 times s8, four products each. |w| <= 127 beside a's sign keeps the 16-bit sums from saturating.
-template <int kBits>
-inline __m256i dot_(__m256i acc, __m256i w, __m256i a) {
-  const __m256i ones = _mm256_set1_epi16(1);
-  if (kBits == 8) {
-    w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
-    a = _mm256_sign_epi8(a, w), w = _mm256_abs_epi8(w);
-  }
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), ones));
-}
-
-template <int kBits, int M>
-inline void block_int(const uint8_t* w, const Tokens& a, int t0, float (*out)[kRows]) {
-  const int supers = a.columns / kDeep, groups = a.columns / kGroup;
-  const __m256i low = _mm256_set1_epi8(15);
-  const size_t size = 64 + kDeep * kRows * kBits / 8;
-  for (int half = 0; half < 2; half++) {
-    __m256 sum[M];
-    for (int t = 0; t < M; t++) sum[t] = _mm256_setzero_ps();
-    for (int b = 0; b < supers; b++) {
-      const uint8_t* block = w + size * b;
-      const __m256 d[2] = {_mm256_cvtph_ps(_mm_load_si128((const __m128i*)(block + 16 * half))),
-                           _mm256_cvtph_ps(_mm_load_si128((const __m128i*)(block + 32 + 16 * half)))};
-      for (int g = 0; g < 2; g++) {
-        __m256i acc[M];
-        for (int t = 0; t < M; t++)
-          acc[t] = _mm256_set1_epi32(kBits == 8 ? 0 : a.offset[size_t(t0 + t) * groups + 2 * b + g]);
-        for (int j = 0; j < 8; j++) {
-          const uint8_t* at = block + 64 + 64 * j + 32 * half + (kBits == 8 ? 512 * g : 0);
-          __m256i v = _mm256_load_si256((const __m256i*)at);
-          if (kBits == 4) v = _mm256_and_si256(g ? _mm256_srli_epi16(v, 4) : v, low);
-          for (int t = 0; t < M; t++) {
-            int32_t four;
-            std::memcpy(&four, a.q.data() + size_t(t0 + t) * a.columns + b * kDeep + g * kGroup + 4 * j, 4);
-            acc[t] = dot_<kBits>(acc[t], v, _mm256_set1_epi32(four));
-          }
-        }
-        for (int t = 0; t < M; t++) {
-          const __m256 s = _mm256_mul_ps(d[g], _mm256_set1_ps(a.scale[size_t(t0 + t) * groups + 2 * b + g]));
-          sum[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[t]), s, sum[t]);
-        }
-      }
-    }
-    for (int t = 0; t < M; t++) _mm256_storeu_ps(out[t] + 8 * half, sum[t]);
-  }
-}
-#else
-template <int kBits, int M>
-inline void block_int(const uint8_t* w, const Tokens& a, int t0, float (*out)[kRows]) {
-  const int supers = a.columns / kDeep, groups = a.columns / kGroup;
-  const size_t size = 64 + kDeep * kRows * kBits / 8;
-  std::memset(out, 0, sizeof(float) * M * kRows);
-  for (int b = 0; b < supers; b++) {
-    const uint8_t* block = w + size * b;
-    for (int t = 0; t < M; t++)
-      for (int g = 0; g < 2; g++) {
-        int32_t acc[kRows];
-        for (int r = 0; r < kRows; r++) acc[r] = a.offset[size_t(t0 + t) * groups + 2 * b + g];
-        const int8_t* q = a.q.data() + size_t(t0 + t) * a.columns + b * kDeep + g * kGroup;
-        for (int k = 0; k < kGroup; k++)
-          for (int r = 0; r < kRows; r++) {
-            const int at = 64 * (k / 4) + 4 * r + k % 4;
-            const int v = kBits == 8 ? block[64 + 512 * g + at] : (block[64 + at] >> (4 * g)) & 15;
-            acc[r] += v * q[k];
-          }
-        for (int r = 0; r < kRows; r++) {
-          uint16_t d;
-          std::memcpy(&d, block + 32 * g + 2 * r, 2);
-          out[t][r] += float(acc[r]) * (from_fp16(d) * a.scale[size_t(t0 + t) * groups + 2 * b + g]);
-        }
-      }
-  }
-}
-#endif
-
-// bfloat16 weights times float tokens: a 32-bit lane holds columns 2j (low) and 2j + 1 (high) of its row.
-template <int M>
-inline void block_bf16(const uint8_t* w, const Tokens& a, int t0, float (*out)[kRows]) {
-  Lanes sum[M][2] = {};
-  const float* x = a.x.data() + size_t(t0) * a.columns;
-  for (int k = 0; k < a.columns; k += 2, w += 64) {
-    const Bits both = *(const Bits*)w;
-    const Lanes even = (Lanes)(both << 16), odd = (Lanes)(both & 0xffff0000u);
-    for (int t = 0; t < M; t++) {
-      const float* at = x + size_t(t) * a.columns + k;
-      sum[t][0] += even * at[0];
-      sum[t][1] += odd * at[1];
-    }
-  }
-  for (int t = 0; t < M; t++) {
-    const Lanes total = sum[t][0] + sum[t][1];
-    std::memcpy(out[t], &total, 64);
-  }
-}
-
-using Block = void (*)(const uint8_t*, const Tokens&, int, float (*)[kRows]);
-
-template <int M>
-Block block_of(int bits) {
-  return bits == 16 ? block_bf16<M> : bits == 8 ? block_int<8, M> : block_int<4, M>;
-}
+constexpr size_t kPanel = 768 << 10;           // bytes of unpacked weights
+constexpr int kRun = 128;                      // queries that share the arranging of keys
+constexpr int kQueries = kMaxTokens + 32;      // a tile's last rows may lie behind the last token
 
 struct Decoder {
   Shape shape;
+  bool tiles_allowed = false;
   std::vector<Layer> layers;
   const uint16_t* embedding;  // bfloat16 (vocab, hidden)
   const float* last_norm;
@@ -330,10 +67,13 @@ struct Decoder {
   float* logits;
 
   // Shared scratch; a thread's own is in Local.
-  std::vector<float> x, qkv, mid, parts;
+  Vector<float> x, qkv, mid, parts, attended;
+  Vector<uint16_t> many, queries;  // of a step of many tokens: a product's right side; rotated queries
   struct Local {
     Tokens tokens;
-    std::vector<float> queries, scores, joined;
+    Vector<float> queries, scores, joined;
+    Vector<uint16_t> panel, keys, values, shares;
+    Vector<float> sums;
   };
   std::vector<Local> local;
 
@@ -358,17 +98,22 @@ struct Decoder {
     }
   }
 
-  // x / rms(x) * norm of each token, ready for a product.
-  void normed(const float* from, int rows, const int32_t* which, const float* norm, Tokens& to) {
+  // x / rms(x) * norm of a token.
+  void normed(const float* row, const float* norm, float* y) const {
+    const int d = shape.hidden;
+    float squares = 0;
+    for (int i = 0; i < d; i++) squares += row[i] * row[i];
+    const float factor = 1.0f / std::sqrt(squares / d + shape.eps);
+    for (int i = 0; i < d; i++) y[i] = row[i] * factor * norm[i];
+  }
+
+  // Of tokens of `x`, ready for a product.
+  void normed(int rows, const int32_t* which, const float* norm, Tokens& to) {
     const int d = shape.hidden;
     to.columns = padded(d, kDeep);
     for (int t = 0; t < rows; t++) {
-      const float* row = from + size_t(which ? which[t] : t) * d;
-      float squares = 0;
-      for (int i = 0; i < d; i++) squares += row[i] * row[i];
-      const float factor = 1.0f / std::sqrt(squares / d + shape.eps);
       float* y = to.x.data() + size_t(t) * to.columns;
-      for (int i = 0; i < d; i++) y[i] = row[i] * factor * norm[i];
+      normed(x.data() + size_t(which ? which[t] : t) * d, norm, y);
       for (int i = d; i < to.columns; i++) y[i] = 0;
     }
     quantise(rows, to);
@@ -409,12 +154,63 @@ struct Decoder {
     }
   }
 
+  // Many tokens, each thread its share, as bfloat16 rows in `many`; threads meet before they go on.
+  template <class Row>
+  void gather(int thread, uint32_t& seen, int columns, Row row) {
+    const int wide = padded(columns, kDeep);
+    for (int t = thread; t < num_tokens; t += shape.threads) {
+      const float* from = row(t);
+      uint16_t* to = many.data() + size_t(t) * wide;
+      for (int i = 0; i < columns; i++) to[i] = to_bf16(from[i]);
+      for (int i = columns; i < wide; i++) to[i] = 0;
+    }
+    barrier(seen);
+  }
+
+  // As `product`, with the tokens in `many`.
+  template <class Use>
+  void product_many(int thread, const uint8_t* weights, int rows, int unit, int columns, Use use) {
+    Local& mine = local[thread];
+    const int units = padded(rows, kRows * unit) / (kRows * unit), threads = shape.threads;
+    const int deep = padded(columns, kDeep), blocks = deep / kDeep;
+    const size_t size = block_row(deep), half = size_t(kRows) * deep;
+    const int first = int(int64_t(units) * thread / threads), last = int(int64_t(units) * (thread + 1) / threads);
+    // As many rows as leave room for the tokens in the second-level cache.
+    const int most = int(kPanel / (2 * half)) / 2 * 2 / unit, step = most < 2 / unit ? 2 / unit : most;
+    alignas(64) Tile c;
+    for (int u0 = first; u0 < last; u0 += step) {
+      const int count = (last - u0 < step ? last - u0 : step) * unit;
+      const uint16_t* panel = (const uint16_t*)(weights + size * size_t(u0) * unit);
+      if (shape.bits != 16) {
+        for (int i = 0; i < count; i++)
+          unpack(weights + size * (size_t(u0) * unit + i), shape.bits, blocks, mine.panel.data() + half * i);
+        panel = mine.panel.data();
+      }
+      for (int t0 = 0; t0 < num_tokens; t0 += 32) {
+        const int m = num_tokens - t0 < 32 ? num_tokens - t0 : 32;
+        for (int i = 0; i < count; i += 2) {
+          const bool both = i + 1 < count;
+          tile(many.data() + size_t(t0) * deep, deep, panel + half * i, panel + half * (both ? i + 1 : i), deep, c);
+          for (int t = 0; t < m; t++)
+            if (unit == 2) use(u0 + i / 2, t0 + t, c[t][0], c[t][1]);
+            else {
+              use(u0 + i, t0 + t, c[t][0], c[t][0]);
+              if (both) use(u0 + i + 1, t0 + t, c[t][1], c[t][1]);
+            }
+        }
+      }
+    }
+  }
+
+  size_t block_row(int deep) const {  // bytes of 16 rows
+    return size_t(deep / kDeep) * (shape.bits == 16 ? 2 * kRows * kDeep : 64 + kRows * kDeep * shape.bits / 8);
+  }
+
   // This thread's blocks of 16 rows; `unit` blocks stay together.
   template <class Use>
   void product(int thread, const uint8_t* weights, int rows, int unit, int tokens, const Tokens& a, Use use) {
     const int units = padded(rows, kRows * unit) / (kRows * unit), threads = shape.threads;
-    const size_t size = size_t(a.columns / kDeep) *
-                        (shape.bits == 16 ? 2 * kRows * kDeep : 64 + kRows * kDeep * shape.bits / 8);
+    const size_t size = block_row(a.columns);
     alignas(64) float out[2][kTokens][kRows];
     const int first = int(int64_t(units) * thread / threads), last = int(int64_t(units) * (thread + 1) / threads);
     for (int u = first; u < last; u++)
@@ -429,52 +225,81 @@ struct Decoder {
     const int d = shape.hidden, f = shape.inner, e = shape.head_dim, n = num_tokens;
     const int q_size = shape.heads * e, kv_size = shape.kv_heads * e, all = q_size + 2 * kv_size;
     Local& mine = local[thread];
+    const bool tiles = is_many();
+    if (tiles) tiles_begin();
+    const auto product_of = [&](const uint8_t* weights, int rows, int unit, int columns, auto use) {
+      if (tiles) product_many(thread, weights, rows, unit, columns, use);
+      else product(thread, weights, rows, unit, n, mine.tokens, use);
+    };
+    const auto norm_all = [&](const float* norm) {
+      if (!tiles) return normed(n, nullptr, norm, mine.tokens);
+      gather(thread, seen, d, [&](int t) {
+        normed(x.data() + size_t(t) * d, norm, mine.joined.data());
+        return mine.joined.data();
+      });
+    };
     for (int t = thread; t < n; t += shape.threads)
       for (int i = 0; i < d; i++) x[size_t(t) * d + i] = from_bf16(embedding[size_t(ids[t]) * d + i]);
     barrier(seen);
     for (int l = 0; l < shape.layers; l++) {
       const Layer& layer = layers[l];
-      normed(x.data(), n, nullptr, layer.norm1, mine.tokens);
-      product(thread, layer.qkv, all, 1, n, mine.tokens, [&](int u, int t, const float* y, const float*) {
+      norm_all(layer.norm1);
+      product_of(layer.qkv, all, 1, d, [&](int u, int t, const float* y, const float*) {
         for (int r = u * kRows; r < (u + 1) * kRows && r < all; r++)
           qkv[size_t(t) * all + r] = y[r - u * kRows] + (layer.qkv_bias ? layer.qkv_bias[r] : 0.0f);
       });
       barrier(seen);
-      if (cache.is_bf16) attend<uint16_t>(thread, l, mine);
-      else attend<float>(thread, l, mine);
+      if (cache.is_bf16) attention<uint16_t>(thread, l, mine, seen);
+      else attention<float>(thread, l, mine, seen);
       barrier(seen);
-      join(mine);
-      copied(mine.joined.data(), n, q_size, mine.tokens);
-      product(thread, layer.out, d, 1, n, mine.tokens, [&](int u, int t, const float* y, const float*) {
+      if (tiles) {
+        gather(thread, seen, q_size, [&](int t) { return attended.data() + size_t(t) * q_size; });
+      } else {
+        join(mine);
+        copied(mine.joined.data(), n, q_size, mine.tokens);
+      }
+      product_of(layer.out, d, 1, q_size, [&](int u, int t, const float* y, const float*) {
         for (int r = u * kRows; r < (u + 1) * kRows && r < d; r++)
           x[size_t(t) * d + r] += y[r - u * kRows] + (layer.out_bias ? layer.out_bias[r] : 0.0f);
       });
       barrier(seen);
-      normed(x.data(), n, nullptr, layer.norm2, mine.tokens);
-      product(thread, layer.gate_up, 2 * padded(f, kRows), 2, n, mine.tokens,
-              [&](int u, int t, const float* gate, const float* up) {
-                float h[kRows];
-                for (int r = 0; r < kRows; r++) h[r] = gate[r] / (1.0f + exp_(-gate[r])) * up[r];
-                const int rows = f - u * kRows < kRows ? f - u * kRows : kRows;
-                std::memcpy(mid.data() + size_t(t) * f + u * kRows, h, sizeof(float) * rows);
-              });
+      norm_all(layer.norm2);
+      product_of(layer.gate_up, 2 * padded(f, kRows), 2, d, [&](int u, int t, const float* gate, const float* up) {
+        const Lanes g = lanes(gate), h = g / (1.0f + exps(-g)) * lanes(up);
+        const int rows = f - u * kRows < kRows ? f - u * kRows : kRows;
+        std::memcpy(mid.data() + size_t(t) * f + u * kRows, &h, sizeof(float) * rows);
+      });
       barrier(seen);
-      copied(mid.data(), n, f, mine.tokens);
-      product(thread, layer.down, d, 1, n, mine.tokens, [&](int u, int t, const float* y, const float*) {
+      if (tiles) gather(thread, seen, f, [&](int t) { return mid.data() + size_t(t) * f; });
+      else copied(mid.data(), n, f, mine.tokens);
+      product_of(layer.down, d, 1, f, [&](int u, int t, const float* y, const float*) {
         for (int r = u * kRows; r < (u + 1) * kRows && r < d; r++) x[size_t(t) * d + r] += y[r - u * kRows];
       });
       barrier(seen);
     }
-    if (num_wanted == 0) return;
-    normed(x.data(), num_wanted, wanted, last_norm, mine.tokens);
-    product(thread, head, shape.vocab, 1, num_wanted, mine.tokens, [&](int u, int t, const float* y, const float*) {
-      const int rows = shape.vocab - u * kRows < kRows ? shape.vocab - u * kRows : kRows;
-      std::memcpy(logits + size_t(t) * shape.vocab + u * kRows, y, sizeof(float) * rows);
-    });
+    if (tiles) tiles_end();
+    for (int first = 0; first < num_wanted; first += kMany) {
+      const int count = num_wanted - first < kMany ? num_wanted - first : kMany;
+      normed(count, wanted + first, last_norm, mine.tokens);
+      product(thread, head, shape.vocab, 1, count, mine.tokens, [&](int u, int t, const float* y, const float*) {
+        const int rows = shape.vocab - u * kRows < kRows ? shape.vocab - u * kRows : kRows;
+        std::memcpy(logits + size_t(first + t) * shape.vocab + u * kRows, y, sizeof(float) * rows);
+      });
+    }
+  }
+
+  bool is_many() const { return tiles_allowed && num_tokens >= kMany; }
+
+  template <class Number>
+  void attention(int thread, int l, Local& mine, uint32_t& seen) {
+    if (is_many()) attend_many<Number>(thread, l, mine, seen);
+    else attend<Number>(thread, l, mine);
   }
 
   static float load(const uint16_t& x) { return from_bf16(x); }
   static float load(const float& x) { return x; }
+  static uint16_t half_of(uint16_t x) { return x; }
+  static uint16_t half_of(float x) { return to_bf16(x); }
   static void store(uint16_t& to, float x) { to = to_bf16(x); }
   static void store(float& to, float x) { to = x; }
 
@@ -489,7 +314,7 @@ struct Decoder {
 
   // A share of softmax: for each head and token the largest score, the sum of exponentials, the sum of values.
   size_t part_size() const { return size_t(shape.heads) * (shape.head_dim + 2); }
-  float* part(int thread, int token) { return parts.data() + (size_t(thread) * kMaxTokens + token) * part_size(); }
+  float* part(int thread, int token) { return parts.data() + (size_t(thread) * kFew + token) * part_size(); }
 
   // Keys go to threads by tiles of 64, whatever else is in the step: a token's arithmetic is the same alone and in
   // company, so what speculation accepts is what one token at a time would have written.
@@ -592,6 +417,136 @@ struct Decoder {
     }
   }
 
+  // Many tokens: 32 queries against 64 keys at a time. Threads share out heads and runs of 128 queries.
+  template <class Number>
+  void attend_many(int thread, int l, Local& mine, uint32_t& seen) {
+    const int e = shape.head_dim, wide = padded(e, 32), groups = shape.heads / shape.kv_heads;
+    const int all = (shape.heads + 2 * shape.kv_heads) * e;
+    const float scale = 1.0f / std::sqrt(float(e));
+    int token = 0;
+    for (int s = 0; s < num_spans; token += spans[s].count, s++) {
+      Number* base = (Number*)cache.memory + l * cache.layer + spans[s].slot * cache.slot;
+      for (int t = thread; t < spans[s].count; t += shape.threads) {
+        const int position = spans[s].start + t;
+        const float* row = qkv.data() + size_t(token + t) * all;
+        float turned[512];
+        for (int h = 0; h < shape.heads + shape.kv_heads; h++) {
+          turn(row + h * e, position, turned);
+          if (h < shape.heads) {
+            uint16_t* to = queries.data() + (size_t(h) * kQueries + token + t) * wide;
+            for (int i = 0; i < wide; i++) to[i] = i < e ? to_bf16(turned[i] * scale) : 0;
+          } else {
+            Number* k = base + (h - shape.heads) * cache.head + size_t(position) * e;
+            for (int i = 0; i < e; i++) store(k[i], turned[i]), store(k[cache.kind + i], row[h * e + kv_size() + i]);
+          }
+        }
+      }
+    }
+    barrier(seen);
+    token = 0;
+    for (int s = 0; s < num_spans; token += spans[s].count, s++) {
+      const Number* base = (const Number*)cache.memory + l * cache.layer + spans[s].slot * cache.slot;
+      for (int h = 0; h < shape.kv_heads; h++)
+        for (int b = 0; b * kRun < spans[s].count; b++) {
+          if ((s + h + b) % shape.threads != thread) continue;
+          const int left = spans[s].count - b * kRun;
+          run_of_queries(base + h * cache.head, token + b * kRun, spans[s].start + b * kRun, left < kRun ? left : kRun,
+                         h * groups, groups, mine);
+        }
+    }
+  }
+
+  int kv_size() const { return shape.kv_heads * shape.head_dim; }
+
+  template <class Number>
+  void run_of_queries(const Number* k, int token, int start, int count, int head, int groups, Local& mine) {
+    const int e = shape.head_dim, wide = padded(e, 32);
+    const size_t state = wide + 2;  // sums, largest score, sum of exponentials
+    for (int i = 0; i < groups * kRun; i++) {
+      float* sums = mine.sums.data() + i * state;
+      std::memset(sums, 0, sizeof(float) * state);
+      sums[wide] = -1e30f;
+    }
+    alignas(64) Tile scores[2], more;
+    for (int j0 = 0; j0 < start + count; j0 += kTile) {
+      const int keys = start + count - j0 < kTile ? start + count - j0 : kTile;
+      arrange(k + size_t(j0) * e, k + cache.kind + size_t(j0) * e, keys, wide, mine);
+      for (int g = 0; g < groups; g++)
+        for (int q0 = 0; q0 < count; q0 += 32) {
+          const int rows = count - q0 < 32 ? count - q0 : 32;
+          if (j0 > start + q0 + rows - 1) continue;
+          const uint16_t* q = queries.data() + (size_t(head + g) * kQueries + token + q0) * wide;
+          for (int i = 0; i < 2; i++)
+            tile(q, wide, mine.keys.data() + 2 * i * kRows * wide, mine.keys.data() + (2 * i + 1) * kRows * wide, wide,
+                 scores[i]);
+          float kept[32];
+          for (int r = 0; r < rows; r++) {
+            float* sums = mine.sums.data() + (size_t(g) * kRun + q0 + r) * state;
+            kept[r] = soften(scores, r, start + q0 + r + 1 - j0, sums + wide, mine.shares.data() + r * kTile);
+          }
+          for (int i = 0; i < wide; i += 32) {
+            tile(mine.shares.data(), kTile, mine.values.data() + i * kTile, mine.values.data() + (i + 16) * kTile, kTile,
+                 more);
+            for (int r = 0; r < rows; r++) {
+              float* sums = mine.sums.data() + (size_t(g) * kRun + q0 + r) * state + i;
+              const Lanes first = lanes(sums) * kept[r] + lanes(more[r][0]);
+              const Lanes second = lanes(sums + 16) * kept[r] + lanes(more[r][1]);
+              std::memcpy(sums, &first, 64), std::memcpy(sums + 16, &second, 64);
+            }
+          }
+        }
+    }
+    for (int g = 0; g < groups; g++)
+      for (int t = 0; t < count; t++) {
+        const float* sums = mine.sums.data() + (size_t(g) * kRun + t) * state;
+        float* to = attended.data() + (size_t(token + t) * shape.heads + head + g) * e;
+        for (int i = 0; i < e; i++) to[i] = sums[i] / sums[wide + 1];
+      }
+  }
+
+  // One query's scores of 64 keys, of which it may see `seen`, as bfloat16 shares; what its sums are scaled by.
+  static float soften(Tile* scores, int r, int seen, float* running, uint16_t* shares) {
+    const Lanes at = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    Lanes x[4], most = Lanes{} - 1e30f, total = {};
+    for (int i = 0; i < 4; i++) {
+      x[i] = lanes(scores[i / 2][r][i % 2]);
+      if (seen < 16 * i + 16) x[i] = at < float(seen - 16 * i) ? x[i] : Lanes{} - 1e30f;
+      most = x[i] > most ? x[i] : most;
+    }
+    float largest = running[0];
+    for (int i = 0; i < 16; i++) largest = most[i] > largest ? most[i] : largest;
+    for (int i = 0; i < 4; i++) {
+      x[i] = exps(x[i] - largest);
+      if (seen < 16 * i + 16) x[i] = at < float(seen - 16 * i) ? x[i] : Lanes{};
+      total += x[i];
+      const Halves half = __builtin_convertvector(((Bits)x[i] + 0x8000u) >> 16, Halves);
+      std::memcpy(shares + 16 * i, &half, 32);
+    }
+    float sum = 0;
+    for (int i = 0; i < 16; i++) sum += total[i];
+    const float kept = exp_(running[0] - largest);
+    running[0] = largest, running[1] = running[1] * kept + sum;
+    return kept;
+  }
+
+  // 64 keys as blocks of 16 keys by `wide` columns, and their values as blocks of 16 dimensions by 64 columns.
+  template <class Number>
+  void arrange(const Number* k, const Number* v, int keys, int wide, Local& mine) const {
+    const int e = shape.head_dim;
+    for (int j = 0; j < kTile; j++) {
+      uint16_t* to = mine.keys.data() + size_t(j / kRows) * kRows * wide + 2 * (j % kRows);
+      for (int i = 0; i < wide / 2; i++) {
+        const bool there = j < keys && 2 * i < e;
+        to[i * 2 * kRows] = there ? half_of(k[size_t(j) * e + 2 * i]) : 0;
+        to[i * 2 * kRows + 1] = there ? half_of(k[size_t(j) * e + 2 * i + 1]) : 0;
+      }
+    }
+    for (int j = 0; j < kTile; j++)
+      for (int i = 0; i < wide; i++)
+        mine.values[size_t(i / kRows) * kRows * kTile + (j / 2) * 2 * kRows + 2 * (i % kRows) + j % 2] =
+            j < keys && i < e ? half_of(v[size_t(j) * e + i]) : 0;
+  }
+
   void join(Local& mine) {
     const int e = shape.head_dim;
     for (int t = 0; t < num_tokens; t++)
@@ -652,7 +607,11 @@ const char* midspan_instructions() {
 #endif
 }
 
-int midspan_max_tokens() { return kMaxTokens; }
+int midspan_max_tokens() {
+  const bool tiles = tiles_begin();
+  tiles_end();
+  return tiles ? kMaxTokens : kFew;
+}
 
 void* midspan_open(const Shape* shape, const Layer* layers, const uint16_t* embedding, const float* last_norm,
                    const uint8_t* head) {
@@ -671,13 +630,26 @@ void* midspan_open(const Shape* shape, const Layer* layers, const uint16_t* embe
   decoder->x.resize(size_t(kMaxTokens) * shape->hidden);
   decoder->qkv.resize(size_t(kMaxTokens) * all);
   decoder->mid.resize(size_t(kMaxTokens) * shape->inner);
-  decoder->parts.resize(size_t(shape->threads) * kMaxTokens * decoder->part_size());
+  decoder->parts.resize(size_t(shape->threads) * kFew * decoder->part_size());
   decoder->local.resize(shape->threads);
+  decoder->tiles_allowed = tiles_begin();
+  tiles_end();
+  const int deep = padded(widest, kDeep), wide = padded(shape->head_dim, 32), groups = shape->heads / shape->kv_heads;
+  if (decoder->tiles_allowed) {
+    decoder->many.resize(size_t(kQueries) * deep);
+    decoder->queries.resize(size_t(kQueries) * shape->heads * wide);
+    decoder->attended.resize(size_t(kMaxTokens) * q_size);
+  }
   for (auto& one : decoder->local) {
-    one.tokens.reserve(widest, kMaxTokens, shape->bits != 16);
+    one.tokens.reserve(widest, kFew, shape->bits != 16);
     one.queries.resize(q_size);
     one.scores.resize(size_t(shape->heads) * kTile);
-    one.joined.resize(size_t(kMaxTokens) * q_size);
+    one.joined.resize(size_t(kFew) * (q_size > shape->hidden ? q_size : shape->hidden));
+    if (!decoder->tiles_allowed) continue;
+    const size_t panel = kPanel / 2 > size_t(2) * kRows * deep ? kPanel / 2 : size_t(2) * kRows * deep;
+    one.panel.resize(panel), one.keys.resize(kTile * wide), one.values.resize(kTile * wide);
+    one.shares.resize(32 * kTile);
+    one.sums.resize(size_t(groups) * kRun * (wide + 2));
   }
   for (int i = 1; i < shape->threads; i++) decoder->workers.emplace_back([decoder, i] { decoder->work(i); });
   return decoder;

@@ -22,6 +22,7 @@ from midspan.errors import WorkError
 from midspan.files import atomic_file
 
 SOURCE = Path(__file__).with_name("decode.cpp")
+HEADERS = ("numbers.h", "products.h", "tiles.h")
 # Sums may be reordered into vector code; infinities and NaNs keep their meaning, and no global mode is changed.
 FLAGS = (
     *("-std=c++20", "-O3", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-fno-trapping-math"),
@@ -66,7 +67,8 @@ def load(architecture: str = "native") -> ctypes.CDLL:
         WorkError: no compiler, or it fails.
     """
     compiler = _compiler()
-    identity = [SOURCE.read_bytes(), repr((FLAGS, architecture, _version(compiler), _processor())).encode()]
+    identity = [SOURCE.with_name(name).read_bytes() for name in (SOURCE.name, *HEADERS)]
+    identity.append(repr((FLAGS, architecture, _version(compiler), _processor())).encode())
     digest = hashlib.sha256(b"\0".join(identity)).hexdigest()
     path = cache_dir() / "kernels" / f"decode-{digest[:16]}.so"
     if not path.is_file():
