@@ -45,7 +45,7 @@ def test_four_bits_are_better_than_the_plain_rule() -> None:
     scale = (extreme / -8).half().float()
     plain = ((groups / scale + 8.5).floor().clamp(0, 15) - 8) * scale
     error = (unpack(pack(weight, 4), 256, 512, 4) - weight).square().mean()
-    assert error < 0.9 * (plain - groups).square().mean()
+    assert error < 0.95 * (plain - groups).square().mean()
 
 
 def test_zeros_stay_zero() -> None:

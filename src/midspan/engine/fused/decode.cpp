@@ -4,6 +4,9 @@
 // by the compiler's macros. Python holds all memory but scratch; its layouts are described in model/quant.py
 // (weights) and model/cache.py (keys and values).
 //
+// Up to 31 tokens meet the weights as int8 (beside 8 and 4 bits) or float (beside 16); more are tiles of bfloat16
+// where the processor has AMX or AVX512-BF16 (tiles.h).
+//
 //   every thread            norm and int8 of the step's tokens, for itself: cheaper than waiting for another
 //   rows of QKV             | barrier
 //   its share of the keys   rotates queries for itself, writes the new keys that fall in its share | barrier
@@ -607,11 +610,13 @@ const char* midspan_instructions() {
 #endif
 }
 
-int midspan_max_tokens() {
+int midspan_has_tiles() {
   const bool tiles = tiles_begin();
   tiles_end();
-  return tiles ? kMaxTokens : kFew;
+  return tiles;
 }
+
+int midspan_max_tokens() { return midspan_has_tiles() ? kMaxTokens : kFew; }
 
 void* midspan_open(const Shape* shape, const Layer* layers, const uint16_t* embedding, const float* last_norm,
                    const uint8_t* head) {
@@ -632,8 +637,7 @@ void* midspan_open(const Shape* shape, const Layer* layers, const uint16_t* embe
   decoder->mid.resize(size_t(kMaxTokens) * shape->inner);
   decoder->parts.resize(size_t(shape->threads) * kFew * decoder->part_size());
   decoder->local.resize(shape->threads);
-  decoder->tiles_allowed = tiles_begin();
-  tiles_end();
+  decoder->tiles_allowed = midspan_has_tiles();
   const int deep = padded(widest, kDeep), wide = padded(shape->head_dim, 32), groups = shape->heads / shape->kv_heads;
   if (decoder->tiles_allowed) {
     decoder->many.resize(size_t(kQueries) * deep);

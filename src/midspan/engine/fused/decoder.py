@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,8 +20,6 @@ from midspan.model.rope import cos_sin
 
 class FusedDecoder:
     """Reads a few tokens at a time; not for several threads of Python at once."""
-
-    few = 16
 
     def __init__(
         self,
@@ -46,6 +45,9 @@ class FusedDecoder:
         self.instructions: str = self._library.midspan_instructions().decode()
         self.max_tokens: int = self._library.midspan_max_tokens()
         """Of all sequences together; more run in turns."""
+        self.has_tiles = bool(self._library.midspan_has_tiles())
+        """Whether many tokens are products of bfloat16 tiles here: whole prompts are then read faster than by torch."""
+        self.few = sys.maxsize if self.has_tiles else 16
         self._tensors = dict(tensors)
         self._turns = np.zeros((0, config.head_dim), dtype=np.float32)
         layers = (Layer * config.num_layers)()
