@@ -139,19 +139,22 @@ struct Decoder {
     for (size_t g = 0; g < groups; g++) {
       const float* x = to.x.data() + g * kGroup;
       int8_t* q = to.q.data() + g * kGroup;
+      const Lanes v[2] = {lanes(x), lanes(x + 16)};
+      const Lanes size[2] = {v[0] < 0.0f ? -v[0] : v[0], v[1] < 0.0f ? -v[1] : v[1]};
+      const Lanes larger = size[0] > size[1] ? size[0] : size[1];
       float most = 0;
-      for (int i = 0; i < kGroup; i++) {
-        const float a = std::fabs(x[i]);
-        most = a > most ? a : most;
-      }
+      for (int i = 0; i < 16; i++) most = larger[i] > most ? larger[i] : most;
       const float inverse = most > 0 ? 127.0f / most : 0.0f;
-      int32_t sum = 0;
-      for (int i = 0; i < kGroup; i++) {
-        const float v = x[i] * inverse;
-        const int r = int(v + (v < 0 ? -0.5f : 0.5f));
-        q[i] = int8_t(r);
-        sum += r;
+      Ints both = {};
+      for (int i = 0; i < 2; i++) {
+        const Lanes scaled = v[i] * inverse;
+        const Ints steps = __builtin_convertvector(scaled + (scaled < 0.0f ? Lanes{} - 0.5f : Lanes{} + 0.5f), Ints);
+        const Bytes small = __builtin_convertvector(steps, Bytes);
+        std::memcpy(q + 16 * i, &small, sizeof(small));
+        both += steps;
       }
+      int32_t sum = 0;
+      for (int i = 0; i < 16; i++) sum += both[i];
       to.scale[g] = most / 127.0f;
       to.offset[g] = -zero * sum;
     }
@@ -397,14 +400,18 @@ struct Decoder {
     }
     for (int g = 0; g < groups; g++) {
       float *p = to + size_t(g) * (e + 2), *score = mine.scores.data() + g * kTile, *y = p + 2;
+      for (int j = tile; j < padded(tile, 16); j++) score[j] = -1e30f;
       float most = p[0];
       for (int j = 0; j < tile; j++) most = score[j] > most ? score[j] : most;
       const float kept = exp_(p[0] - most);
-      float total = 0;
-      for (int j = 0; j < tile; j++) {
-        score[j] = exp_(score[j] - most);
-        total += score[j];
+      Lanes sums = {};
+      for (int j = 0; j < tile; j += 16) {
+        const Lanes exponentials = exps(lanes(score + j) - most);
+        std::memcpy(score + j, &exponentials, sizeof(exponentials));
+        sums += exponentials;
       }
+      float total = 0;
+      for (int i = 0; i < 16; i++) total += sums[i];
       p[0] = most, p[1] = p[1] * kept + total;
       if (kDim) {
         Lanes sum[kLanes];

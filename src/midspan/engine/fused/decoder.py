@@ -46,7 +46,7 @@ class FusedDecoder:
         self.max_tokens: int = self._library.midspan_max_tokens()
         """Of all sequences together; more run in turns."""
         self.has_tiles = bool(self._library.midspan_has_tiles())
-        """Whether many tokens are products of bfloat16 tiles here: whole prompts are then read faster than by torch."""
+        """Whether many tokens are products of bfloat16 tiles: whole prompts are then read faster than by torch."""
         self.few = sys.maxsize if self.has_tiles else 16
         self._tensors = dict(tensors)
         self._turns = np.zeros((0, config.head_dim), dtype=np.float32)

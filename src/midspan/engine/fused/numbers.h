@@ -126,6 +126,7 @@ inline float exp_(float x) {
 }
 
 typedef int32_t Ints __attribute__((vector_size(64)));
+typedef int8_t Bytes __attribute__((vector_size(16)));
 
 // As exp_, sixteen at a time.
 inline Lanes exps(Lanes x) {
