@@ -18,6 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from midspan.evaluate.metrics import edit_similarity
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 HELD_OUT = "argparse.py,asyncio,email,json,logging,rich,typer,unittest"
 console = Console(highlight=False)
@@ -63,9 +65,9 @@ def main() -> None:
 
 
 def show_infills(run: Path) -> None:
-    """Three infills of held-out files as the trained model wrote them, the right ones first."""
+    """Three infills of held-out files as the trained model wrote them, the nearest to the truth first."""
     examples = json.loads((run / "results.json").read_text(encoding="utf-8"))["examples"]
-    examples.sort(key=lambda e: (e["after"] != e["truth"], e["kind"] == "span"))
+    examples.sort(key=lambda e: (e["after"] != e["truth"], -edit_similarity(e["after"], e["truth"])))
     console.print("\n[bold]Three infills in files that the model never saw[/bold]")
     in_three_files = {example["path"]: example for example in reversed(examples)}  # the best one of each file
     for example in sorted(in_three_files.values(), key=examples.index)[:3]:

@@ -14,6 +14,7 @@ SURFACE = {
         *("model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed"),
         *("--decoder", "--bits", "--json"),
     },
+    "convert": {"source", "target", "--to", "--type", "--shards", "--json"},
     "corpus build": {
         *("sources", "--out", "--config", "--overwrite", "--json"),
         *(
@@ -39,6 +40,7 @@ SURFACE = {
     "models list": {"--json"},
     "models pull": {"name", "--json"},
     "report": {"runs"},
+    "run": {"lineage", "--to", "--runs", "--set", "--dry-run", "--json"},
     "train": {"recipe", "--out", "--set", "--resume"},
 }
 
@@ -87,7 +89,9 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (["eval", "nowhere"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
         (["models", "pull", "smollm"], "smollm2-135m"),
+        (["convert", "nowhere", "out.gguf", "--to", "gguf"], "nowhere"),
         (["train"], "Missing argument"),
+        (["run", "nowhere"], "nowhere holds no recipe"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:

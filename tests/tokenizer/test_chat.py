@@ -1,5 +1,6 @@
 """Chat formats: golden ids of Meta's code, transformers' rendering of templates, and marks in people's text."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from midspan.errors import InputError
 from midspan.tokenizer import Tokenizer
-from midspan.tokenizer.chat import Llama2, Message, Steps, Template, chat_format
+from midspan.tokenizer.chat import ChatFormat, Llama2, Message, Steps, Template, chat_format
+from midspan.tokenizer.chat_templates import with_chat
 from vocabularies import small_vocabulary
 
 CONVERSATION = [
@@ -137,3 +139,125 @@ def test_a_template_that_trims_is_followed(tmp_path: Path) -> None:
 def test_a_template_that_cannot_be_followed_is_refused(tmp_path: Path, source: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         Template(with_template(source, tmp_path)).prompt([Message("user", "x")])
+
+
+DIALOGUE = [*CONVERSATION, Message("assistant", "Model response to second query")]
+GENERATION = CHATML.replace(
+    "+ message['content'] + '<|im_end|>' + '\n'}}",
+    "}}{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>' }}"
+    "{% endgeneration %}{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}",
+)
+
+
+def trained_parts(ids: list[int], trained: list[bool]) -> list[list[int]]:
+    """The runs of trained ids."""
+    grouped = itertools.groupby(zip(ids, trained, strict=True), key=lambda pair: pair[1])
+    return [[i for i, _ in pairs] for is_trained, pairs in grouped if is_trained]
+
+
+def formats(llama: Tokenizer, seventy: Tokenizer, folder: Path) -> list[tuple[Tokenizer, ChatFormat]]:
+    template = with_template(CHATML, folder)
+    return [(llama, Llama2(llama)), (seventy, Steps(seventy)), (template, Template(template))]
+
+
+def test_what_is_trained_are_the_answers_and_what_ends_them(
+    llama: Tokenizer, seventy: Tokenizer, tmp_path: Path
+) -> None:
+    for tokenizer, format_ in formats(llama, seventy, tmp_path):
+        ids, trained = format_.conversation(DIALOGUE)
+        parts = trained_parts(ids, trained)
+        assert [tokenizer.decode(part).strip() for part in parts] == [DIALOGUE[2].content, DIALOGUE[4].content]
+        assert all(part[-1] in format_.stop_ids for part in parts)
+
+
+def test_before_the_last_answer_stands_the_prompt_that_asks_for_it(
+    llama: Tokenizer, seventy: Tokenizer, tmp_path: Path
+) -> None:
+    odd = ["x = 1", "  indented", "\n\nlines\n", "naïve 日本語 🚀", "]", " "]
+    for answer, earlier in itertools.product(odd[:-1], odd):
+        messages = [
+            Message("user", earlier),
+            Message("assistant", answer),
+            *DIALOGUE[3:4],
+            Message("assistant", answer),
+        ]
+        for tokenizer, format_ in formats(llama, seventy, tmp_path):
+            prompt, (ids, trained) = format_.prompt(messages[:-1]), format_.conversation(messages)
+            if not answer.startswith("\n"):  # a template may join it with the line end before it
+                assert ids[: len(prompt)] == prompt
+            *_, last = trained_parts(ids, trained)
+            assert tokenizer.decode(last).strip() == answer.strip()
+
+
+def test_a_template_trains_what_transformers_masks(tmp_path: Path) -> None:
+    tokenizer = with_template(GENERATION, tmp_path)
+    oracle = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    said = [{"role": message.role, "content": message.content} for message in DIALOGUE]
+    expected = oracle.apply_chat_template(said, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    ids, trained = Template(tokenizer).conversation(DIALOGUE)
+    assert ids == expected["input_ids"]
+    assert [int(each) for each in trained] == expected["assistant_masks"]
+    assert sum(trained) > 10
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{% for m in messages %}{{ m.content }}\n{% endfor %}", "an id behind it that ends answers"),
+        ("{% for m in messages %}{{ m.content }}<|im_start|>{% endfor %}", "an id behind it that ends answers"),
+        ("{% for m in messages[:-1] %}{{ m.content }}<|im_end|>{% endfor %}", "every answer once"),
+    ],
+)
+def test_a_template_that_does_not_end_answers_is_no_template_to_train_on(
+    tmp_path: Path, source: str, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        Template(with_template(source, tmp_path)).conversation(DIALOGUE)
+
+
+def test_a_conversation_to_train_on_ends_with_an_answer(
+    llama: Tokenizer, seventy: Tokenizer, tmp_path: Path
+) -> None:
+    for _, format_ in formats(llama, seventy, tmp_path):
+        with pytest.raises(InputError, match="the roles are"):
+            format_.conversation(CONVERSATION)
+
+
+def test_a_base_without_a_format_gets_llama_2s_and_transformers_writes_the_same_ids(
+    llama: Tokenizer, tmp_path: Path
+) -> None:
+    tokenizer = with_chat(llama)
+    tokenizer.save(tmp_path)
+    loaded = Tokenizer.load(tmp_path)
+    assert isinstance(chat_format(loaded), Llama2)
+    oracle = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for messages in (CONVERSATION, CONVERSATION[1:], CONVERSATION[:2], DIALOGUE):
+        said = [{"role": message.role, "content": message.content} for message in messages]
+        expected = oracle.apply_chat_template(said, add_generation_prompt=True, tokenize=True, return_dict=False)
+        is_prompt = messages[-1].role == "user"
+        assert expected == (
+            Llama2(llama).prompt(messages) if is_prompt else Llama2(llama).conversation(messages)[0]
+        )
+
+
+def test_a_vocabulary_without_bos_gets_chatml(tmp_path: Path) -> None:
+    before = small_vocabulary()
+    tokenizer = with_chat(before)
+    assert [tokenizer.id_of("<|im_start|>"), tokenizer.id_of("<|im_end|>")] == [
+        before.vocab_size,
+        before.vocab_size + 1,
+    ]
+    tokenizer.save(tmp_path)
+    oracle = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    said = [{"role": message.role, "content": message.content} for message in CONVERSATION]
+    expected = oracle.apply_chat_template(said, add_generation_prompt=True, tokenize=True, return_dict=False)
+    assert chat_format(Tokenizer.load(tmp_path)).prompt(CONVERSATION) == expected
+    assert with_chat(tokenizer) is tokenizer, "what has a format keeps it"
+    with pytest.raises(InputError, match=r"model\.chat is 'llama-2', and the base's vocabulary has no BOS"):
+        with_chat(before, "llama-2")
+
+
+def test_the_format_of_70b_can_be_given_to_its_base(llama: Tokenizer) -> None:
+    tokenizer = with_chat(llama, "steps")
+    assert isinstance(chat_format(tokenizer), Steps)
+    assert tokenizer.id_of("<step>") == llama.vocab_size

@@ -233,7 +233,7 @@ def _written(path: Path, content: bytes) -> Path:
         (lambda p: _gguf_file(p / "weights.gguf"), r"without a vocabulary \(no tokenizer\.ggml\.tokens\)"),
         (
             lambda p: _gguf_file(p / "x.gguf", model="gpt2", pre="falcon", tokens=["a"], merges=["a a"]),
-            "pre-tokeniser 'falcon'; Midspan knows deepseek-coder, llama-bpe, qwen2, smollm, starcoder",
+            "pre-tokeniser 'falcon'; Midspan knows deepseek-coder, gpt-2, llama-bpe, qwen2, smollm, starcoder",
         ),
         (
             lambda p: _gguf_file(p / "x.gguf", model="bert", tokens=["a"]),

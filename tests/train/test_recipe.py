@@ -7,7 +7,7 @@ import pytest
 from midspan.errors import InputError
 from midspan.train import load_recipe
 
-RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*/*.toml"))
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").rglob("*.toml"))
 MINIMAL = 'name = "a"\nbase = "b"\n[data]\ncorpus = "c"\n[train]\nsteps = 1\nrows_per_step = 2\n'
 
 
@@ -43,8 +43,10 @@ def test_overrides_win_and_have_types(tmp_path: Path) -> None:
 
 def test_the_hash_covers_what_decides_the_weights_and_nothing_else(tmp_path: Path) -> None:
     path = _recipe(tmp_path, MINIMAL)
-    same = ["checkpoint.every_steps=5", "data.workers=2", "data.corpus=elsewhere"]
-    other = ["train.steps=3", "optimizer.lr=1e-5", "fim.rate=0.5", "data.seed=1", "lora.rank=2", "base=d"]
+    same = ["checkpoint.every_steps=5", "data.workers=2", "data.corpus=elsewhere", "base=elsewhere"]
+    same += ["parallel.tensor=2", "checkpoint.background=false"]
+    other = ["train.steps=3", "optimizer.lr=1e-5", "fim.rate=0.5", "data.seed=1", "lora.rank=2"]
+    other += ["model.rope_theta=1e6", "model.chat=chatml"]
     expected = load_recipe(path).hash()
     assert all(load_recipe(path, [override]).hash() == expected for override in same)
     hashes = {load_recipe(path, [override]).hash() for override in other}
@@ -76,6 +78,29 @@ def test_a_mixture_is_a_list_of_sources(tmp_path: Path) -> None:
         assert load_recipe(_recipe(tmp_path, text)).hash() != recipe.hash()
 
 
+def test_conversations_stand_beside_corpora(tmp_path: Path) -> None:
+    text = MIXTURE.replace('corpus = "e"', 'conversations = "e.jsonl"').replace(", fim_rate = 0}", "}")
+    recipe = load_recipe(_recipe(tmp_path, text))
+    assert [source.conversations for source in recipe.data.mixture] == ["", "", "e.jsonl"]
+    assert recipe.data.chats
+    assert not load_recipe(_recipe(tmp_path, MIXTURE)).data.chats
+    assert (
+        load_recipe(_recipe(tmp_path, text), ["data.sources.words.conversations=f.jsonl"]).hash() == recipe.hash()
+    )
+    assert load_recipe(_recipe(tmp_path, text), ["data.sources.words.name=talk"]).hash() != recipe.hash()
+
+
+def test_a_source_is_overridden_by_its_name(tmp_path: Path) -> None:
+    path = _recipe(tmp_path, MIXTURE)
+    recipe = load_recipe(path, ["data.sources.code.corpus=there", "data.sources.words.fim_rate=0.5"])
+    assert [source.corpus for source in recipe.data.mixture] == ["there", "d", "e"]
+    assert recipe.data.mixture[2].fim_rate == 0.5
+    with pytest.raises(InputError, match=r"data\.sources\.cod\.corpus=x goes through cod, which is no table"):
+        load_recipe(path, ["data.sources.cod.corpus=x"])
+    with pytest.raises(InputError, match=r"write --set data\.sources\.NAME\.corpus"):
+        load_recipe(path, ["data.sources.code=x"])
+
+
 def test_one_corpus_is_a_mixture_of_one(tmp_path: Path) -> None:
     recipe = load_recipe(_recipe(tmp_path, MINIMAL), ["data.documents=repositories"])
     (source,) = recipe.data.mixture
@@ -91,7 +116,9 @@ def test_one_corpus_is_a_mixture_of_one(tmp_path: Path) -> None:
         (("fim_rate = 0.9", "fim_rate = 9"), "fim_rate of source 'code' is 9.0; it must lie between 0 and 1"),
         (('documents = "repositories"', 'documents = "repos"'), "'repos'; the choices are files, repositories"),
         (('name = "words"', 'name = "code"'), "two of data.sources are called 'code'"),
-        (('{corpus = "e", name', "{name"), "lacks data.sources.corpus"),
+        (('{corpus = "e", name', "{name"), "source 'words' of data.sources has neither corpus nor conversations"),
+        (('{corpus = "e"', '{conversations = "f", corpus = "e"'), "has both corpus and conversations"),
+        (('{corpus = "d"', '{conversations = "d"'), "'repositories' holds conversations, which are neither"),
         (("[train]", 'corpus = "c"\n[train]'), "has both data.corpus and data.sources"),
         (("[train]", 'documents = "repositories"\n[train]'), "beside data.sources; give each source its own"),
         (("sources = [", "sources = 3\nother = ["), "unknown key data.other"),
@@ -128,8 +155,17 @@ def test_a_mistake_in_a_mixture_is_named(tmp_path: Path, change: tuple[str, str]
         ("lora.rank=0", "lora.rank is 0"),
         ('lora.targets=["w_proj"]', "'w_proj'"),
         ("checkpoint.keep=1", "at least 2"),
+        ("parallel.tensor=0", "parallel.tensor is 0; it must be at least 1"),
+        ("parallel.shard=0", "at least 1, or -1 for the ranks that are left"),
+        ("parallel.sequence=true", "parallel.sequence is on with parallel.tensor = 1"),
+        ("parallel.activation_checkpointing=all", "'all'; the choices are none, selective, full"),
         ("train.steps", "has no value"),
         ("name.x=1", "goes through name"),
+        ("model.theta=1", "unknown key model.theta; did you mean model.rope_theta"),
+        ("model.rope_scaling={kind='ntk', factor=2}", "rope scaling 'ntk' is not supported"),
+        ("model.rope_scaling={factor=2}", "lacks model.rope_scaling.kind"),
+        ("model.rope_scaling=2", "model.rope_scaling is 2; it is a table"),
+        ("model.shape={hidden_size=8}", "lacks model.shape.intermediate_size"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_the_value(tmp_path: Path, override: str, sentence: str) -> None:

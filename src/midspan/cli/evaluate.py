@@ -92,15 +92,16 @@ def _print(results: dict[str, Any]) -> None:
 
     compared = results["before_model"] is not None
     names = ("before", "after", "difference") if compared else ("score",)
-    columns = [Column(name, justify="right", no_wrap=True) for name in ("unit", *names)]
-    table = Table(Column(f"{results['rows'][0]['n']} holes of three kinds", min_width=26), *columns)
+    columns = [Column(name, justify="right", no_wrap=True) for name in names]
+    table = Table(Column(f"{results['rows'][0]['n']} holes of three kinds"), *columns)
     for row in results["rows"]:
         numbers = [("ours", "interval")]
         if compared:
             numbers = [("before", "before_interval"), *numbers, ("difference", "difference_interval")]
         shown = [f"{row[value]:.2f}\n{row[ends][0]:.2f} to {row[ends][1]:.2f}" for value, ends in numbers]
         if " all " in row["row"] or row["row"].startswith("left"):
-            table.add_row(row["row"].replace(" all ", " "), row["unit"], *shown)
+            unit = "" if row["row"].endswith("per byte") else f", {row['unit']}"
+            table.add_row(row["row"].replace(" all ", " ") + unit, *shown)
     console = Console(highlight=False, markup=False)
     console.print(table)
     console.print("Below each score its 95 % interval. Each kind of hole by itself is in the report.")

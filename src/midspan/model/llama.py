@@ -9,6 +9,8 @@ f feed-forward size, v vocabulary.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +18,7 @@ from torch.nn import functional as F
 from midspan.model.attention import Segments, attend
 from midspan.model.cache import KVCache
 from midspan.model.config import ModelConfig
+from midspan.model.fused import fused_block, fused_norm, is_fusible
 from midspan.model.rope import cos_sin, rotate
 
 
@@ -36,7 +39,7 @@ class Attention(nn.Module):
             projection(x_bld).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q_bhle, k_bkle = rotate(q_bhle, *step.turns(q_bhle.dtype)), rotate(k_bkle, *step.turns(k_bkle.dtype))
+        q_bhle, k_bkle = rotate(q_bhle, step.cos, step.sin), rotate(k_bkle, step.cos, step.sin)
         if step.cache is not None:
             k_bkle, v_bkle = step.cache.write(layer, k_bkle, v_bkle, step.positions_bl, step.slots)
         out_bhle = attend(q_bhle, k_bkle, v_bkle, segments=step.segments, mask=step.mask)
@@ -67,6 +70,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
 
     def forward(self, x_bld: Tensor, step: Step, layer: int) -> Tensor:
+        if step.is_whole and is_fusible(self, x_bld):
+            return fused_block(self, x_bld, step)  # the same in fewer passes over memory
         x_bld = x_bld + self.self_attn(self.input_layernorm(x_bld), step, layer)
         return x_bld + self.mlp(self.post_attention_layernorm(x_bld))
 
@@ -90,14 +95,29 @@ class Step:
             self.positions_bl = segments.positions.to(ids_bl.device)
         else:
             self.positions_bl = torch.arange(ids_bl.shape[1], device=ids_bl.device)[None]
-        self._turns = {torch.float32: cos_sin(self.positions_bl, config)}
+        self.cos, self.sin = cos_sin(self.positions_bl, config)
+        self.shape = tuple(ids_bl.shape)
 
-    def turns(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the positions, cast once for all layers."""
-        if dtype not in self._turns:
-            cos, sin = self._turns[torch.float32]
-            self._turns[dtype] = (cos.to(dtype), sin.to(dtype))
-        return self._turns[dtype]
+    @property
+    def is_whole(self) -> bool:
+        """Rows from their start, all their tokens at hand."""
+        return self.cache is None and type(self.segments) in (Segments, type(None))
+
+    @cached_property
+    def bounds(self) -> tuple[int, ...]:
+        """Where documents begin and end in the rows of the batch, one behind the other."""
+        batch, length = self.shape
+        return self.segments.bounds if self.segments else tuple(range(0, batch * length + 1, length))
+
+    @cached_property
+    def turns(self) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of every token (tokens, head_dim / 2): the halves of a head turn by the same."""
+        batch, length = self.shape
+        half = self.cos.shape[-1] // 2
+        cos_ne, sin_ne = (
+            x[:, 0, :, :half].expand(batch, -1, -1).reshape(batch * length, half) for x in (self.cos, self.sin)
+        )
+        return cos_ne.contiguous(), sin_ne.contiguous()
 
 
 class Decoder(nn.Module):
@@ -113,7 +133,7 @@ class Decoder(nn.Module):
         x_bld = self.embed_tokens(ids_bl)
         for index, layer in enumerate(self.layers):
             x_bld = layer(x_bld, step, index)
-        return self.norm(x_bld)
+        return fused_norm(x_bld, self.norm) if is_fusible(self.norm, x_bld) else self.norm(x_bld)
 
 
 class Llama(nn.Module):

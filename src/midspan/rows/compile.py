@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from midspan.corpus import Document
+from midspan.corpus import Corpus, Document
 from midspan.errors import InputError
 from midspan.files import atomic_folder, write_json
 from midspan.fim import FimFormat
+from midspan.rows.conversations import Conversations, Encoded, chat_identity
 from midspan.rows.mixture import Blend, Source, check_shares, epochs
 from midspan.rows.partial import partial_folder
 from midspan.rows.segments import FORMS, RowsConfig
@@ -78,7 +79,7 @@ def compile_rows(
         config.fim.check(fim)
     fingerprint = rows_fingerprint(sources, tokenizer, config)
     with partial_folder(out, fingerprint) as folder:
-        texts = [_texts(source, tokenizer, folder / f"texts-{n}") for n, source in enumerate(sources)]
+        texts = [_texts(source, tokenizer, config, folder / f"texts-{n}") for n, source in enumerate(sources)]
         tokenizer = tokenizer.accelerated(_sample(texts), report)
         rates = [source.fim_rate for source in sources]
         make = functools.partial(_packers, config, tokenizer, folder, rates)
@@ -117,35 +118,53 @@ def compile_rows(
 
 def rows_fingerprint(sources: Sequence[Source], tokenizer: Tokenizer, config: RowsConfig) -> str:
     """The identity of the rows that these settings make."""
-    return config.fingerprint([source.identity() for source in sources], tokenizer.fingerprint)
+    identities = [source.identity() for source in sources]
+    if any(isinstance(source.corpus, Conversations) for source in sources):
+        identities.append(["chat", chat_identity(tokenizer)])
+    return config.fingerprint(identities, tokenizer.fingerprint)
 
 
-def _texts(source: Source, tokenizer: Tokenizer, folder: Path) -> Texts:
-    """A source's texts, laid out in this call or an earlier one."""
+def _texts(source: Source, tokenizer: Tokenizer, config: RowsConfig, folder: Path) -> Texts | Encoded:
+    """A source's texts or conversations, laid out in this call or an earlier one."""
     if not folder.is_dir():
         with atomic_folder(folder) as aside:
-            Texts.write(_documents(source), tokenizer, aside)
-    texts = Texts(folder)
+            if isinstance(source.corpus, Conversations):
+                Encoded.write(source.corpus, tokenizer, config.row_tokens, aside)
+            else:
+                Texts.write(_documents(source.corpus, source.documents), tokenizer, aside)
+    texts = _opened(folder)
+    if not len(texts) and isinstance(texts, Encoded):
+        raise InputError(
+            f"{source.place} has no conversation that fits a row ({texts.too_long} are longer than "
+            f"data.row_tokens = {config.row_tokens}, {texts.left_out} the vocabulary cannot write); give "
+            "data.row_tokens a larger value, or name another file"
+        )
     if not len(texts):
         raise InputError(
-            f"the training split of {source.corpus.folder} has no document that the vocabulary can write "
+            f"the training split of {source.place} has no document that the vocabulary can write "
             f"({texts.left_out} were left out); use another corpus or another base"
         )
     return texts
 
 
-def _documents(source: Source) -> Iterator[Document]:
-    documents = source.corpus.documents("train")
-    if source.documents == "files":
+def _opened(folder: Path) -> Texts | Encoded:
+    return Encoded(folder) if Encoded.is_at(folder) else Texts(folder)
+
+
+def _documents(corpus: Corpus, kind: str) -> Iterator[Document]:
+    documents = corpus.documents("train")
+    if kind == "files":
         return documents
     from midspan.corpus.repository import repository_documents
 
     return repository_documents(documents)
 
 
-def _sample(texts: Sequence[Texts]) -> Iterator[str]:
+def _sample(texts: Sequence[Texts | Encoded]) -> Iterator[str]:
     """A few hundred texts from all over the sources."""
     for each in texts:
+        if isinstance(each, Encoded):
+            continue
         for n in range(0, len(each), max(1, len(each) // 400)):
             yield each.data[each.offsets[n] + 1 : each.offsets[n + 1]].tobytes().decode()
 
@@ -155,7 +174,7 @@ def _packers(
 ) -> list[Packer]:
     """What a process makes windows with, one for each source."""
     return [
-        Packer(config, tokenizer, Texts(folder / f"texts-{n}"), source=n, fim_rate=rate)
+        Packer(config, tokenizer, _opened(folder / f"texts-{n}"), source=n, fim_rate=rate)
         for n, rate in enumerate(rates)
     ]
 
@@ -163,7 +182,7 @@ def _packers(
 class _Stream:
     """The rows of one source, window after window, and what was taken of them."""
 
-    def __init__(self, source: Source, number: int, texts: Texts) -> None:
+    def __init__(self, source: Source, number: int, texts: Texts | Encoded) -> None:
         self.source, self._number, self.texts = source, number, texts
         self._index: Index | None = None
         self._next = 0
@@ -187,7 +206,7 @@ class _Stream:
                 self.documents_read += self._index.documents
                 if looked_at >= len(self.texts):
                     raise InputError(
-                        f"no document of {self.source.corpus.folder} fits a row; "
+                        f"no document of {self.source.place} fits a row; "
                         "give data.row_tokens a larger value or data.long_documents the value 'cut'"
                     )
 
@@ -214,7 +233,7 @@ class _Stream:
         tokens_an_epoch = tokens / (self.documents_read / len(self.texts))
         return {
             "name": self.source.name,
-            "corpus": str(self.source.corpus.folder),
+            "corpus": str(self.source.place),
             "share": self.source.share,
             "realised_share": share,
             "tokens": tokens,
@@ -222,6 +241,7 @@ class _Stream:
             "epochs": epochs(share, total_tokens, tokens_an_epoch),
             "documents": len(self.texts),
             "documents_left_out": self.texts.left_out,
+            **({"too_long": self.texts.too_long} if isinstance(self.texts, Encoded) else {}),
             "segments": {form: self.counts[form] for form in FORMS},
             "fim_rate": fim_rate(self.counts),
         }

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numba import njit
 
 from midspan.corpus import Corpus
 from midspan.errors import InputError
+from midspan.rows.conversations import Conversations
 
 DOCUMENTS = ("files", "repositories")
 MOST_SOURCES = 256
@@ -24,9 +26,9 @@ _SHARES_TOLERANCE = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A corpus, and the part that it plays."""
+    """A corpus or a file of conversations, and the part that it plays."""
 
-    corpus: Corpus
+    corpus: Corpus | Conversations
     name: str = "data"
     share: float = 1.0
     """Of all tokens."""
@@ -34,6 +36,11 @@ class Source:
     """Share of its whole documents that become infilling examples; None is the recipe's."""
     documents: str = "files"
     """What a document is: a file, or a repository's files in reading order."""
+
+    @property
+    def place(self) -> Path:
+        """The folder or file that it is read from."""
+        return self.corpus.path if isinstance(self.corpus, Conversations) else self.corpus.folder
 
     def identity(self) -> list[object]:
         """What decides its rows, as JSON values."""

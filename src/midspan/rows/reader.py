@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from midspan.errors import InputError
 from midspan.rows.compile import ORDER
+from midspan.rows.segments import ANSWER, CHAT
 from midspan.rows.shards import Index, read_index, shard_path
 
 OPEN_SHARDS = 256
@@ -31,6 +32,8 @@ class Row:
     """Token ids (length), int64."""
     segments: np.ndarray
     """Records of `SEGMENT`, one a document."""
+    answers: np.ndarray = field(default_factory=lambda: np.empty(0, ANSWER))
+    """Records of `ANSWER`, places in the row: what is trained of its conversations."""
 
     @cached_property
     def bounds(self) -> tuple[int, ...]:
@@ -39,8 +42,13 @@ class Row:
 
     @cached_property
     def targets(self) -> np.ndarray:
-        """Positions whose next token is trained: every token but a segment's first."""
-        return np.concatenate([np.arange(start, end - 1) for start, end in itertools.pairwise(self.bounds)])
+        """Positions whose next token is trained: every token but a segment's first; of a conversation, answers."""
+        trained = np.ones(len(self.ids), np.bool_)
+        for (start, end), form in zip(itertools.pairwise(self.bounds), self.segments["form"], strict=True):
+            trained[start : end if form == CHAT else start + 1] = False
+        for _, start, end in self.answers.tolist():
+            trained[start:end] = True
+        return np.flatnonzero(trained) - 1
 
 
 class Rows:
@@ -122,5 +130,5 @@ class Rows:
             bounds = index.bounds[row : row + end - begin + 1].tolist()
             for n, (low, high) in enumerate(itertools.pairwise(bounds), start=begin):
                 segments = index.segments[low:high]
-                found.append(Row(ids[n, : segments["end"][-1]], segments))
+                found.append(Row(ids[n, : segments["end"][-1]], segments, index.answers_of(low, high)))
         return found

@@ -20,11 +20,13 @@ from midspan.fim import Batch, Draws, Examples, FimConfig, FimFormat, document_e
 from midspan.fim.trees import grammars
 from midspan.tokenizer import Tokenizer
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SEGMENT = np.dtype([("end", "<u4"), ("num_middle", "<u4"), ("form", "u1"), ("source", "u1"), ("document", "<u8")])
-FORMS = ("plain", "psm", "spm", "cut")
-"""A segment's form is an index into these; `cut` is a piece of a document longer than a row."""
-_CUT = FORMS.index("cut")
+FORMS = ("plain", "psm", "spm", "cut", "chat")
+"""A segment's form is an index into these; `cut` is a piece of one longer than a row, `chat` a conversation."""
+_CUT, CHAT = FORMS.index("cut"), FORMS.index("chat")
+ANSWER = np.dtype([("segment", "<u4"), ("start", "<u4"), ("end", "<u4")])
+"""What is trained of a conversation: the number of its segment, and a range of ids."""
 _LIKELY_LONG = 3
 """Bytes a token from which on a document is first encoded as it is: most of these are too long to be infilled."""
 
@@ -86,6 +88,8 @@ class Segments:
     """How many of the last ids stand for the middle and EOT (n), int64."""
     documents: np.ndarray
     """Ids of the documents (n), uint64."""
+    answers: np.ndarray = field(default_factory=lambda: np.empty(0, ANSWER))
+    """Records of ANSWER, by segment; their ranges count from the beginning of the segment."""
 
 
 def segments_of(

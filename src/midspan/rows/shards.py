@@ -1,8 +1,9 @@
 """Windows of rows on disk: what a worker writes is what training maps.
 
     rows-0-00000.bin   rows of `row_tokens` ids, little-endian u2 or u4, padded with 0 behind their last segment
-    rows-0-00000.idx   three arrays in NumPy's format: where each row's segments begin (rows + 1), the segments
-                       (`SEGMENT`: end in its row, length of its middle, form, source, document), the documents
+    rows-0-00000.idx   four arrays in NumPy's format: where each row's segments begin (rows + 1), the segments
+                       (`SEGMENT`: end in its row, length of its middle, form, source, document), the answers of
+                       conversations (`ANSWER`: segment, where it begins and ends in its row), the documents
 
 The first number is the source's, the second the window's. The .idx is written last and both are renamed into
 place, so a window is there, whole, or it is not: a compilation that was killed goes on with the windows it has.
@@ -25,9 +26,17 @@ class Index:
 
     bounds: np.ndarray
     segments: np.ndarray
+    answers: np.ndarray
     documents: int
     size: int
     """Bytes of the file."""
+
+    def answers_of(self, first: int, last: int) -> np.ndarray:
+        """The answers (records of `ANSWER`) of a range of segments."""
+        if not len(self.answers):
+            return self.answers
+        low, high = np.searchsorted(self.answers["segment"], [first, last])
+        return self.answers[low:high]
 
     def row_tokens(self) -> np.ndarray:
         """How many tokens each row holds (rows), int64."""
@@ -49,12 +58,12 @@ def write_shard(path: Path, rows: PackedRows) -> None:
     with atomic_file(path) as aside:
         rows.tokens.tofile(aside)
     with atomic_file(path.with_suffix(".idx")) as aside, aside.open("wb") as file:
-        for array in (rows.bounds, rows.segments, np.array(rows.documents)):
+        for array in (rows.bounds, rows.segments, rows.answers, np.array(rows.documents)):
             np.save(file, array)
 
 
 def read_index(path: Path) -> Index:
     """A window's index, by the path of its tokens. Raises OSError or ValueError for one that cannot be read."""
     with path.with_suffix(".idx").open("rb") as file:
-        bounds, segments, documents = (np.load(file) for _ in range(3))
-        return Index(bounds, segments, int(documents), file.tell())
+        bounds, segments, answers, documents = (np.load(file) for _ in range(4))
+        return Index(bounds, segments, answers, int(documents), file.tell())

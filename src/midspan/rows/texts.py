@@ -35,10 +35,10 @@ class Texts:
         self.left_out = int(about["left_out"])
         """Documents that the vocabulary cannot write without loss."""
         self.languages: list[str] = about["languages"]
-        self.data = _mapped(folder / "texts.bin", np.uint8)
-        self.offsets = _mapped(folder / "offsets.bin", np.int64)
-        self.ids = _mapped(folder / "ids.bin", np.uint64)
-        self.language_numbers = _mapped(folder / "languages.bin", np.uint16)
+        self.data = mapped(folder / "texts.bin", np.uint8)
+        self.offsets = mapped(folder / "offsets.bin", np.int64)
+        self.ids = mapped(folder / "ids.bin", np.uint64)
+        self.language_numbers = mapped(folder / "languages.bin", np.uint16)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,6 +66,6 @@ class Texts:
         write_json(folder / "texts.json", {"left_out": left_out, "languages": [*languages]})
 
 
-def _mapped(path: Path, kind: type[np.generic]) -> np.ndarray:
+def mapped(path: Path, kind: type[np.generic]) -> np.ndarray:
     """A file as an array; an empty one cannot be mapped."""
     return np.memmap(path, dtype=kind, mode="r") if path.stat().st_size else np.empty(0, kind)

@@ -15,8 +15,9 @@ import numpy as np
 from numba import njit
 
 from midspan.fim import Batch, FimFormat
+from midspan.rows.conversations import Encoded
 from midspan.rows.pack import best_fit
-from midspan.rows.segments import SEGMENT, RowsConfig, Segments, segments_of
+from midspan.rows.segments import ANSWER, CHAT, SEGMENT, RowsConfig, Segments, segments_of
 from midspan.rows.texts import Texts
 from midspan.tokenizer import Tokenizer
 
@@ -35,21 +36,29 @@ class PackedRows:
     """Offsets of the rows in the segments (rows + 1), int64."""
     segments: np.ndarray
     """Records of SEGMENT."""
+    answers: np.ndarray
+    """Records of ANSWER, by segment; their ranges count from the beginning of the row."""
     documents: int
     """How many documents the window looked at."""
 
 
 class Packer:
-    """Makes any window of a source."""
+    """Makes any window of a source: of texts, or of conversations that were encoded before."""
 
     def __init__(
-        self, config: RowsConfig, tokenizer: Tokenizer, texts: Texts, *, source: int, fim_rate: float | None
+        self,
+        config: RowsConfig,
+        tokenizer: Tokenizer,
+        texts: Texts | Encoded,
+        *,
+        source: int,
+        fim_rate: float | None,
     ) -> None:
         rate = config.fim.rate if fim_rate is None else fim_rate
         self._config = replace(config, fim=replace(config.fim, rate=rate))
         self._tokenizer, self._texts, self._source = tokenizer, texts, source
         self._fim = FimFormat.detect(tokenizer)
-        mean_bytes = len(texts.data) / max(1, len(texts))
+        mean_bytes = texts.data.nbytes / max(1, len(texts))
         self._documents = max(1, min(config.window_documents, int(WINDOW_BYTES / max(1.0, mean_bytes))))
         self.windows_per_epoch = math.ceil(len(texts) / self._documents)
         self._tokens_type = tokens_type(tokenizer)
@@ -59,25 +68,49 @@ class Packer:
         epoch, within = divmod(number, self.windows_per_epoch)
         places = np.arange(within * self._documents, min((within + 1) * self._documents, len(self._texts)))
         key = (self._config.seed, epoch, self._source)
-        batch = self._gather(permuted(places, len(self._texts), *key, 0))
-        segments = segments_of(self._tokenizer, self._fim, self._config, batch, epoch)
+        chosen = permuted(places, len(self._texts), *key, 0)
+        if isinstance(self._texts, Encoded):
+            segments = _conversations(self._texts, chosen)
+        else:
+            batch = _gather(self._texts, chosen)
+            segments = segments_of(self._tokenizer, self._fim, self._config, batch, epoch)
         rows = pack_rows(segments, self._config, self._source, (*key, within + 1), self._tokens_type)
         return PackedRows(*rows, documents=len(places))
 
-    def _gather(self, chosen: np.ndarray) -> Batch:
-        """Documents by their numbers, side by side."""
-        texts = self._texts
-        begins, ends = texts.offsets[chosen], texts.offsets[chosen + 1]
-        parts = [texts.data[begin:end] for begin, end in zip(begins, ends, strict=True)]
-        bounds = np.cumsum(ends - begins)
-        return Batch(
-            data=np.concatenate(parts),
-            starts=bounds - (ends - begins) + 1,  # behind the space
-            ends=bounds,
-            documents=np.asarray(texts.ids[chosen]),
-            pieces=np.zeros(len(chosen), np.int64),
-            languages=np.array(texts.languages, object)[texts.language_numbers[chosen]],
-        )
+
+def _gather(texts: Texts, chosen: np.ndarray) -> Batch:
+    """Documents by their numbers, side by side."""
+    begins, ends = texts.offsets[chosen], texts.offsets[chosen + 1]
+    parts = [texts.data[begin:end] for begin, end in zip(begins, ends, strict=True)]
+    bounds = np.cumsum(ends - begins)
+    return Batch(
+        data=np.concatenate(parts),
+        starts=bounds - (ends - begins) + 1,  # behind the space
+        ends=bounds,
+        documents=np.asarray(texts.ids[chosen]),
+        pieces=np.zeros(len(chosen), np.int64),
+        languages=np.array(texts.languages, object)[texts.language_numbers[chosen]],
+    )
+
+
+def _conversations(texts: Encoded, chosen: np.ndarray) -> Segments:
+    """Conversations by their numbers, each a segment."""
+    begins, ends = texts.offsets[chosen], texts.offsets[chosen + 1]
+    lengths = ends - begins
+    first, last = texts.answer_offsets[chosen], texts.answer_offsets[chosen + 1]
+    answers = np.empty(int((last - first).sum()), ANSWER)
+    answers["segment"] = np.repeat(np.arange(len(chosen)), last - first)
+    spans = [texts.answers[low:high] for low, high in zip(first, last, strict=True)]
+    answers["start"], answers["end"] = np.concatenate(spans).T
+    return Segments(
+        ids=np.concatenate([texts.data[begin:end] for begin, end in zip(begins, ends, strict=True)]),
+        starts=np.cumsum(lengths) - lengths,
+        lengths=lengths,
+        forms=np.full(len(chosen), CHAT, np.uint8),
+        num_middle=np.zeros(len(chosen), np.int64),
+        documents=np.asarray(texts.ids[chosen]),
+        answers=answers,
+    )
 
 
 def pack_rows(
@@ -86,11 +119,11 @@ def pack_rows(
     source: int,
     key: tuple[int, ...],
     kind: np.dtype[np.unsignedinteger],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Segments side by side in as few rows as can be, the rows in an order that depends on the key.
 
     Returns:
-        tokens, bounds and segments of a `PackedRows`.
+        tokens, bounds, segments and answers of a `PackedRows`.
     """
     packed = best_fit(segments.lengths, config.row_tokens)
     num_rows = int(packed.max()) + 1 if len(packed) else 0
@@ -106,7 +139,18 @@ def pack_rows(
     described["document"] = segments.documents[order]
     tokens = np.zeros((num_rows, config.row_tokens), kind)
     _lay(segments.ids, segments.starts[order], lengths, row_of, ends, tokens)
-    return tokens, bounds, described
+    return tokens, bounds, described, _moved(segments.answers, order, ends - lengths)
+
+
+def _moved(answers: np.ndarray, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Answers of segments that were put in another order, with ranges that count from where segments now start."""
+    place_of = np.empty(len(order), np.int64)
+    place_of[order] = np.arange(len(order))
+    moved = answers.copy()
+    moved["segment"] = place_of[answers["segment"]]
+    for end in ("start", "end"):
+        moved[end] += starts[moved["segment"]].astype(np.uint32)
+    return moved[np.argsort(moved["segment"], kind="stable")]
 
 
 def tokens_type(tokenizer: Tokenizer) -> np.dtype[np.unsignedinteger]:

@@ -34,7 +34,7 @@ from typing import Any
 import tokenizers
 
 from midspan.errors import InputError
-from midspan.tokenizer.gguf_vocabulary import GgufVocabulary
+from midspan.tokenizer.gguf_vocabulary import GgufVocabulary, PieceType
 
 Definition = dict[str, Any]
 
@@ -59,10 +59,20 @@ PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
     "starcoder": (r"\p{N}", _WORDS_OF_GPT2),
     "llama-bpe": (_WORDS_OF_GPT4 % 3,),
     "qwen2": (_WORDS_OF_GPT4 % 1,),
+    "gpt-2": (_WORDS_OF_GPT2,),
     "deepseek-coder": (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"),
 }
 """Regular expressions by the name in `tokenizer.ggml.pre`, applied in turn, each match cut out as a word.
 Facts from llama.cpp's src/llama-vocab.cpp and the families' own tokenizer.json files."""
+
+
+_ABSENT = r"[\x{"
+"""How the expression begins that cuts out bytes without a token."""
+
+
+def plain_regexes(regexes: Iterable[str]) -> tuple[str, ...]:
+    """Regular expressions in one spelling: line ends escaped, no `{1,1}`."""
+    return tuple(regex.replace("\r", r"\r").replace("\n", r"\n").replace("{1,1}", "") for regex in regexes)
 
 
 def _steps(part: Definition | None, key: str) -> list[Definition]:
@@ -80,10 +90,10 @@ def _split(regex: str, behavior: str = "Isolated") -> Definition:
     return {"type": "Split", "pattern": {"Regex": regex}, "behavior": behavior, "invert": False}
 
 
-def added_token(token_id: int, content: str) -> Definition:
-    """An entry of `added_tokens` for a special token that is matched literally."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {"id": token_id, "content": content, **flags}
+def added_token(token_id: int, content: str, *, control: bool = True) -> Definition:
+    """An entry of `added_tokens` for a token that is matched literally; `control` if it stands for no text."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": token_id, "content": content, **flags, "special": control}
 
 
 def bpe_definition(
@@ -131,11 +141,15 @@ def definition_from_gguf(vocabulary: GgufVocabulary) -> Definition:
     steps = [*(_split(regex) for regex in regexes), byte_level]
     absent = [symbol for symbol, byte in BYTE_OF_SYMBOL.items() if byte in _IN_UTF8 and symbol not in vocab]
     if absent:
-        steps.append(_split("[" + "".join(f"\\x{{{ord(symbol):X}}}" for symbol in absent) + "]", "Removed"))
+        codes = [f"\\x{{{ord(symbol):X}}}" for symbol in absent]
+        steps.append(_split("[" + "".join(codes) + "]", "Removed"))
     return bpe_definition(
         vocab=vocab,
         merges=[merge.split(" ", 1) for merge in vocabulary.merges],
-        added_tokens=[added_token(i, vocabulary.pieces[i]) for i in sorted(vocabulary.special_ids())],
+        added_tokens=[
+            added_token(i, vocabulary.pieces[i], control=vocabulary.types[i] != PieceType.USER_DEFINED)
+            for i in sorted(vocabulary.special_ids())
+        ],
         pre_tokenizer=_sequence(steps, "pretokenizers"),
         decoder={**byte_level, "use_regex": True},
         ignore_merges=vocabulary.pre_tokenizer == "llama-bpe",
@@ -216,6 +230,25 @@ class BpeBackend:
     def steps(self, section: str, key: str) -> list[Definition]:
         """The steps of the definition's normaliser or pre-tokeniser."""
         return _steps(self.definition[section], key)
+
+    def word_regexes(self) -> tuple[str, ...]:
+        """The pre-tokeniser as regular expressions applied in turn, whatever way the file spells them.
+
+        They compare with `plain_regexes`; a step that is none is there as JSON. What cuts out bytes without a
+        token is left out.
+        """
+        found = []
+        for step in self.steps("pre_tokenizer", "pretokenizers"):
+            regex = step["pattern"].get("Regex") if step["type"] == "Split" else None
+            if regex is not None and step["behavior"] == "Isolated" and not step.get("invert"):
+                found.append(regex)
+            elif step["type"] == "Digits" and step["individual_digits"]:
+                found.append(r"\p{N}")
+            elif step["type"] == "ByteLevel" and step.get("use_regex", True):
+                found.append(_WORDS_OF_GPT2)
+            elif step["type"] != "ByteLevel" and not (regex or "").startswith(_ABSENT):
+                found.append(json.dumps(step))
+        return plain_regexes(found)
 
     def _build_engine(self, source: str) -> tokenizers.Tokenizer:
         model = self.definition["model"]

@@ -6,7 +6,6 @@ whose Unicode version decides; merges and ranks are its own, with those that lea
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 
@@ -50,7 +49,7 @@ def tables_of(backend: BpeBackend | SentencePieceBackend) -> Tables | None:
         return None
     vocab = {piece: i for piece, i in model["vocab"].items() if i not in backend.special_ids}
     if any(step["type"] == "ByteLevel" for step in steps):
-        words = _words(_regexes(steps))
+        words = _words(backend.word_regexes())
         if words is None or any(step["type"] != "NFC" for step in normalizers):
             return None
         return _of_byte_level(vocab, model, *words)
@@ -60,24 +59,6 @@ def tables_of(backend: BpeBackend | SentencePieceBackend) -> Tables | None:
         fallback = byte_ids if model.get("byte_fallback") else {}
         return _of_pieces(vocab, merges, fallback) if not model.get("ignore_merges") else None
     return None
-
-
-def _regexes(steps: Sequence[Definition]) -> tuple[str, ...]:
-    """A byte-level pre-tokeniser as regular expressions applied in turn, whatever way the file spells them.
-
-    What cuts out bytes without a token is left out: texts that have any are not encoded here.
-    """
-    found = []
-    for step in steps:
-        if step["type"] == "Split" and step["behavior"] == "Isolated" and "Regex" in step["pattern"]:
-            found.append(step["pattern"]["Regex"])
-        elif step["type"] == "Digits" and step["individual_digits"]:
-            found.append(r"\p{N}")
-        elif step["type"] == "ByteLevel" and step.get("use_regex", True):
-            found.append(_SMOLLM[1])
-        elif step["type"] != "ByteLevel" and step.get("behavior") != "Removed":
-            found.append(json.dumps(step))
-    return tuple(regex.replace("\r", r"\r").replace("\n", r"\n").replace("{1,1}", "") for regex in found)
 
 
 def _words(regexes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray] | None:

@@ -26,6 +26,11 @@ class PieceType(IntEnum):
     BYTE = 6
 
 
+def padding_piece(row: int) -> str:
+    """What llama.cpp's converter lists for a row of the embedding that has no token; they are not read back."""
+    return f"[PAD{row}]"
+
+
 @dataclass(frozen=True, kw_only=True)
 class GgufVocabulary:
     """A GGUF file's tokenizer entries, as they stand in the file."""
@@ -78,6 +83,8 @@ def read_gguf_vocabulary(path: Path) -> GgufVocabulary:
             f"{path} lists {len(pieces)} pieces, {len(scores)} scores and {len(types)} types; "
             "convert the model again"
         )
+    while pieces and types[-1] == PieceType.UNUSED and pieces[-1] == padding_piece(len(pieces) - 1):
+        del pieces[-1], scores[-1], types[-1]
     return GgufVocabulary(
         source=str(path),
         kind=str(entries.pop("tokenizer.ggml.model", "unnamed")),

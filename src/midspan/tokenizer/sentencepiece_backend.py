@@ -183,11 +183,11 @@ class SentencePieceBackend:
             "tokenizer.json": json.dumps(definition, ensure_ascii=False).encode(),
         }
 
-    def _definition(self) -> Definition:
-        """The same vocabulary as a tokenizer.json, for readers without SentencePiece.
+    def merges(self) -> list[list[str]]:
+        """The pairs that a tokenizer.json ranks, best first.
 
-        The library joins the neighbours whose union has the best score; a tokenizer.json ranks pairs. So
-        every way to cut an ordinary piece in two pieces becomes a merge, in the order of scores.
+        The library joins the neighbours whose union has the best score. So every way to cut an ordinary piece
+        in two pieces becomes a merge, in the order of scores.
         """
         mergeable = {p.piece: p.score for p in self.proto.pieces if p.type == PieceType.NORMAL}
         merges = [
@@ -196,13 +196,17 @@ class SentencePieceBackend:
             for cut in range(1, len(piece))
             if piece[:cut] in mergeable and piece[cut:] in mergeable
         ]
+        return [[left, right] for _, _, left, right in sorted(merges)]
+
+    def _definition(self) -> Definition:
+        """The same vocabulary as a tokenizer.json, for readers without SentencePiece."""
         escape = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
         prepend = [{"type": "Prepend", "prepend": SPACE}] if self.has_leading_space else []
         strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if self.has_leading_space else []
         unescape = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
         return bpe_definition(
             vocab=self.ids,
-            merges=[[left, right] for _, _, left, right in sorted(merges)],
+            merges=self.merges(),
             added_tokens=[added_token(i, self.pieces[i]) for i in sorted(self.special_ids)],
             normalizer={"type": "Sequence", "normalizers": [*prepend, escape]},
             decoder={

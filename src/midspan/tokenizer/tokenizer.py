@@ -31,6 +31,7 @@ from midspan.errors import InputError
 from midspan.files import atomic_file
 from midspan.tokenizer.bpe_backend import Definition
 from midspan.tokenizer.fast import FastEncoder, proved
+from midspan.tokenizer.gguf_export import gguf_fields
 from midspan.tokenizer.load import Vocabulary, load_vocabulary
 
 _TOKENIZER_FILES = {"tokenizer.model", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja"}
@@ -220,6 +221,10 @@ class Tokenizer:
         backend = self._backend.with_special(dict.fromkeys(pieces))
         return Tokenizer(replace(self._vocabulary, backend=backend))
 
+    def with_chat_template(self, template: str) -> "Tokenizer":
+        """A tokenizer with this chat template (Jinja source); ids do not depend on it."""
+        return Tokenizer(replace(self._vocabulary, chat_template=template))
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over what determines ids: vocabulary, merges, rules, special tokens, BOS and EOS."""
@@ -255,6 +260,18 @@ class Tokenizer:
                 aside.write_bytes(data)
         for name in _TOKENIZER_FILES - files.keys():
             (folder / name).unlink(missing_ok=True)
+
+    def gguf_fields(self, rows: int | None = None) -> dict[str, Any]:
+        """The `tokenizer.*` metadata of a GGUF file from which llama.cpp and `load` get the same ids.
+
+        Args:
+            rows: rows of the embedding, where it has more than there are ids; the rest is listed as unused,
+                since a GGUF has a piece for every row.
+
+        Raises:
+            InputError: a pre-tokeniser or a way of merging that GGUF has no name for.
+        """
+        return gguf_fields(self._vocabulary, self.add_bos, rows or self.vocab_size)
 
     def _post_processor(self) -> Definition | None:
         """The part of tokenizer.json that adds BOS."""

@@ -1,6 +1,7 @@
 """Training: a recipe → a run. One loop for every stage, full or LoRA.
 
-`load_recipe` reads a stage, `train` runs it in a folder, `prepare_base` gives the model that a stage starts from.
+`load_recipe` reads a stage, `train` runs it in a folder, `prepare_base` gives the model that a stage starts from;
+`lineage.py` runs stages that stand on each other.
 """
 
 from midspan.train.base import prepare_base

@@ -1,8 +1,9 @@
 """A recipe: one stage of training as a TOML file, read into frozen records.
 
     name = "code"                 base = "smollm2-135m"
-    [data]  corpus or sources     [fim]  rate, layouts, spans
-    [train] method, steps, batch  [lora] / [optimizer] / [checkpoint]
+    [model] rotary base, chat     [data]  corpus or sources
+    [fim]   rate, layouts, spans  [train] method, steps, batch
+    [lora] / [optimizer] / [checkpoint] / [parallel]
 
 A key that does not exist is an error that names the closest one that does, and so is a value of the wrong kind.
 `--set a.b=c` overrides a value before the file is judged. The resolved recipe, defaults included, is saved in
@@ -28,19 +29,34 @@ from midspan.errors import InputError
 from midspan.fim import FimConfig
 from midspan.model.lora import LoraConfig
 from midspan.rows import DOCUMENTS, RowsConfig, check_shares
+from midspan.train.base import ModelSettings
 from midspan.train.optimizer import OptimizerConfig
+from midspan.train.parallel import ParallelConfig
 
-NOT_DECISIVE = ("description", "data.corpus", "data.workers", "checkpoint.every_steps", "checkpoint.keep")
-"""Settings that do not change the trained weights. A corpus does, but by its content and not by its place: the
-rows' fingerprint sees to that."""
+NOT_DECISIVE = (
+    "description",
+    "base",
+    "data.corpus",
+    "data.workers",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+    "checkpoint.background",
+    *(f"parallel.{item.name}" for item in fields(ParallelConfig) if item.name != "float8"),
+)
+"""Settings that do not change the trained weights. A base and a corpus do, but by their content and not by their
+place: the run's record of its base and the rows' fingerprint see to that."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRecipe:
-    """One corpus of a mixture (see `rows.Source`)."""
+    """One corpus, or one file of conversations, of a mixture (see `rows.Source`)."""
 
-    corpus: str
     name: str
+    corpus: str = ""
+    """Folder of a corpus that `midspan corpus build` made."""
+    conversations: str = ""
+    """In place of a corpus: a JSONL file with `{"messages": [{"role": ..., "content": ...}, ...]}` in each line,
+    of which the answers are trained."""
     share: float = 1.0
     """Of all tokens; the shares of a mixture sum to 1."""
     fim_rate: float | None = None
@@ -48,6 +64,14 @@ class SourceRecipe:
     documents: str = "files"
 
     def __post_init__(self) -> None:
+        if bool(self.corpus) == bool(self.conversations):
+            both = "both corpus and conversations" if self.corpus else "neither corpus nor conversations"
+            raise InputError(f"source {self.name!r} of data.sources has {both}; give it one of them")
+        if self.conversations and (self.fim_rate or self.documents != "files"):
+            raise InputError(
+                f"source {self.name!r} holds conversations, which are neither infilled nor joined; take its "
+                "fim_rate and documents out"
+            )
         _check_choice(f"documents of source {self.name!r}", self.documents, DOCUMENTS)
         if self.fim_rate is not None and not 0 <= self.fim_rate <= 1:
             raise InputError(f"fim_rate of source {self.name!r} is {self.fim_rate}; it must lie between 0 and 1")
@@ -90,6 +114,11 @@ class DataRecipe:
         """The sources, whichever way they are written."""
         return self.sources or (SourceRecipe(corpus=self.corpus, name="data", documents=self.documents),)
 
+    @property
+    def chats(self) -> bool:
+        """Whether a source is conversations."""
+        return any(source.conversations for source in self.sources)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -104,13 +133,14 @@ class TrainConfig:
     """`full` (every weight), `layers` (every weight but the vocabulary's, of which only the sentinels' rows: in
     a small model they are a fifth of all, with little to learn), or `lora` (adapters, and the sentinels' rows)."""
     precision: str = "bf16"
-    """Weights and arithmetic of the model: `bf16` or `fp32`. What the optimizer updates is always float32."""
+    """Weights and arithmetic of the model: `bf16` or `fp32`, what the optimizer updates being float32 for both; or
+    `bf16-states`, where that is bfloat16 too and a parameter takes 8 bytes in place of 16."""
     seed: int = 0
     """Of the adapters' start."""
 
     def __post_init__(self) -> None:
         _check_choice("train.method", self.method, ("full", "layers", "lora"))
-        _check_choice("train.precision", self.precision, ("bf16", "fp32"))
+        _check_choice("train.precision", self.precision, ("bf16", "fp32", "bf16-states"))
         for name in ("steps", "rows_per_step", "rows_per_pass"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
@@ -123,6 +153,8 @@ class CheckpointConfig:
     every_steps: int = 1000
     keep: int = 2
     """Checkpoints kept, newest first; never fewer than two, so that one is always whole."""
+    background: bool = True
+    """Go on training while one is written, where there is memory for a copy of the state."""
 
     def __post_init__(self) -> None:
         if self.every_steps < 1:
@@ -139,12 +171,14 @@ class Recipe:
     base: str
     """What is trained: a name from `midspan models list`, a path, or a run's folder."""
     description: str = ""
+    model: ModelSettings = field(default_factory=ModelSettings)
     data: DataRecipe
     fim: FimConfig = field(default_factory=FimConfig)
     train: TrainConfig
     lora: LoraConfig = field(default_factory=LoraConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         assert self.rows  # judges the values of [data] now rather than when rows are compiled
@@ -178,6 +212,7 @@ class Recipe:
             del (values[table] if table else values)[last]
         for source in values["data"]["sources"]:
             del source["corpus"]
+            source["conversations"] = bool(source["conversations"])
         return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())
 
 
@@ -198,7 +233,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return typing.cast(Recipe, _build(Recipe, values, ""))
 
 
-def _override(values: dict[str, Any], override: str) -> None:
+def _override(values: Any, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise InputError(f"--set {override} has no value; write --set train.steps=100")
@@ -208,10 +243,20 @@ def _override(values: dict[str, Any], override: str) -> None:
         value = text  # a bare word is a string
     *tables, last = key.split(".")
     for table in tables:
-        values = values.setdefault(table, {})
-        if not isinstance(values, dict):
+        found = values.setdefault(table, {}) if isinstance(values, dict) else _named(values, table)
+        if not isinstance(found, dict | list):
             raise InputError(f"--set {override} goes through {table}, which is no table of the recipe")
+        values = found
+    if isinstance(values, list):
+        raise InputError(
+            f"--set {override} names no value of {tables[-1]}; write --set data.sources.NAME.corpus=..."
+        )
     values[last] = value
+
+
+def _named(tables: list[Any], name: str) -> Any:
+    """The table with this name in a list of tables, such as a source of data.sources; None if there is none."""
+    return next((table for table in tables if isinstance(table, dict) and table.get("name") == name), None)
 
 
 def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:

@@ -4,8 +4,8 @@
     meta   a folder with params.json and consolidated.00.pth, 01, ...
     gguf   a .gguf file, or a folder with exactly one
 
-`load_model` reads any of them into a `Llama`, `read_config` reads the shape alone, and `write_hf` writes the
-first.
+`load_model` reads any of them into a `Llama`, `read_config` reads the shape alone, `write_hf`, `write_gguf` and
+`write_meta` write them, and `convert.convert` does both.
 """
 
 from __future__ import annotations
@@ -23,9 +23,22 @@ from midspan.model.config import ModelConfig
 from midspan.model.llama import Llama
 from midspan.model.weights import gguf, hf, meta
 from midspan.model.weights.assemble import assemble
+from midspan.model.weights.gguf_write import write_gguf
 from midspan.model.weights.hf import write_hf
+from midspan.model.weights.meta_write import write_meta
 
-__all__ = ["detect", "load_model", "read_config", "tensor_types", "tokenizer_path", "write_hf"]
+__all__ = [
+    "assemble",
+    "detect",
+    "load_model",
+    "open_model",
+    "read_config",
+    "tensor_types",
+    "tokenizer_path",
+    "write_gguf",
+    "write_hf",
+    "write_meta",
+]
 
 Format = Literal["hf", "meta", "gguf"]
 
@@ -74,7 +87,7 @@ def read_config(path: str | Path) -> ModelConfig:
     Raises:
         InputError: as for `load_model`, but for the contents of the tensors.
     """
-    return _read(Path(path))[0]
+    return open_model(path)[0]
 
 
 def load_model(
@@ -86,7 +99,7 @@ def load_model(
         InputError: no checkpoint at `path`, a file that is missing or damaged, a model that Midspan does not
             run, or a tensor that is missing, unexpected or of another shape.
     """
-    config, tensors = _read(Path(path))
+    config, tensors = open_model(path)
     return assemble(config, tensors, str(path), dtype=dtype, device=device).eval()
 
 
@@ -106,7 +119,13 @@ def tensor_types(path: str | Path) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def _read(path: Path) -> tuple[ModelConfig, Iterator[tuple[str, Tensor]]]:
+def open_model(path: str | Path) -> tuple[ModelConfig, Iterator[tuple[str, Tensor]]]:
+    """The shape of the checkpoint at `path`, and its tensors, read as they are asked for.
+
+    Raises:
+        InputError: as for `load_model`.
+    """
+    path = Path(path)
     match detect(path):
         case "hf":
             return hf.read(path)

@@ -6,7 +6,7 @@ as it arrives: the peak is the model and one tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,19 @@ def assemble(
         InputError: a tensor is missing, unexpected or of another shape.
     """
     model = empty(config)
-    waiting = _shapes(model)
+    for name, tensor in checked(_shapes(model), tensors, where):
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor.to(device=device, dtype=dtype)))
+    if config.tied:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    return model
+
+
+def checked(
+    shapes: Mapping[str, tuple[int, ...]], tensors: Iterable[tuple[str, Tensor]], where: str
+) -> Iterator[tuple[str, Tensor]]:
+    """The same tensors as they come; InputError where one is unexpected, misshapen or in the end missing."""
+    waiting = dict(shapes)
     for name, tensor in tensors:
         if name not in waiting:
             raise InputError(f"{where} holds the tensor {name}, which its configuration has no place for")
@@ -61,14 +73,10 @@ def assemble(
             raise InputError(
                 f"{where}: tensor {name} has shape {tuple(tensor.shape)}, the configuration asks for {shape}"
             )
-        owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor.to(device=device, dtype=dtype)))
+        yield name, tensor
     if waiting:
         more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
         raise InputError(f"{where} lacks the tensor {next(iter(waiting))}{more}; get the checkpoint again")
-    if config.tied:
-        model.lm_head.weight = model.model.embed_tokens.weight
-    return model
 
 
 def to_half_split(weight: Tensor, num_heads: int) -> Tensor:
@@ -84,3 +92,12 @@ def to_half_split(weight: Tensor, num_heads: int) -> Tensor:
         return weight
     pairs = weight.reshape(num_heads, -1, 2, *weight.shape[1:])
     return pairs.transpose(1, 2).reshape(weight.shape)
+
+
+def to_interleaved(weight: Tensor, num_heads: int) -> Tensor:
+    """The way back from `to_half_split`: Hugging Face's halves to the pairs of Meta and llama.cpp.
+
+    weight: (heads * head_dim, in) or, for a bias, (heads * head_dim,)
+    """
+    halves = weight.reshape(num_heads, 2, -1, *weight.shape[1:])
+    return halves.transpose(1, 2).reshape(weight.shape)

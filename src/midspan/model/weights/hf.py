@@ -27,6 +27,7 @@ from midspan.errors import InputError
 from midspan.files import atomic_folder, write_json
 from midspan.model.config import ModelConfig
 from midspan.model.weights.assemble import parameter_shapes
+from midspan.tokenizer.chat import end_ids
 
 if TYPE_CHECKING:
     from midspan.tokenizer import Tokenizer
@@ -149,16 +150,19 @@ def write_hf(
     shapes = parameter_shapes(config)
     if wrong := sorted({(n, tuple(t.shape)) for n, t in state.items()} ^ set(shapes.items())):
         raise ValueError(f"state and configuration disagree on {wrong[0][0]}")
+    ends: list[int] = []
     with atomic_folder(folder) as aside:
         _write_weights(aside, state, dtype, max_shard_bytes)
         if tokenizer is not None:
             tokenizer.save(aside)
             bos_id = tokenizer.bos_id if bos_id is None else bos_id
+            ends = end_ids(tokenizer) if eos_id is None else []
             eos_id = tokenizer.eos_id if eos_id is None else eos_id
         tokens = {"bos_token_id": bos_id, "eos_token_id": eos_id}
         name = str(dtype).removeprefix("torch.")
         write_json(aside / "config.json", config.to_hf() | {"torch_dtype": name, "dtype": name} | tokens)
-        write_json(aside / "generation_config.json", tokens)
+        several = {"eos_token_id": ends} if len(ends) > 1 else {}  # a chat format may end answers in its own way
+        write_json(aside / "generation_config.json", tokens | several)
 
 
 def _write_weights(folder: Path, state: Mapping[str, Tensor], dtype: torch.dtype, max_shard_bytes: int) -> None:

@@ -1,0 +1,107 @@
+"""`python -m benchmarks.gpu [--quick] [--minutes 10]`: right answers first, then speed, on one GPU.
+
+From the source tree with nothing but torch: `PYTHONPATH=src python -m benchmarks.gpu`. transformers, peft and
+flash-attn are peers where they are installed. Without a GPU, or with --quick, the same code runs on tiny shapes on
+the CPU in seconds. Results go to `benchmarks/results/gpu.json` after every row, so that a run that is cut off
+keeps what it has; the exit code is 1 if an answer was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu import checks, speed
+
+CASES = [
+    ("135M", "full", 4096),
+    ("135M", "lora", 4096),
+    ("1B", "full", 4096),
+    ("1B", "lora", 4096),
+    ("7B", "lora", 4096),
+    ("7B", "full", 4096),
+    ("1B", "full", 16_384),
+    ("135M", "full", 16_384),
+    ("7B", "lora", 16_384),
+    ("7B", "full", 16_384),
+]
+"""In the order of what is missed most if time runs out."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check, time, write; the number of wrong answers."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="tiny shapes: does it run?")
+    parser.add_argument("--minutes", type=float, default=9.0, help="no new row is begun after this")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "gpu.json")
+    asked = parser.parse_args(arguments)
+    begun = time.monotonic()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    small = asked.quick or device.type == "cpu"
+    results: dict[str, Any] = {
+        "name": "gpu",
+        "commit": _commit(),
+        "date": datetime.date.today().isoformat(),
+        "hardware": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "torch": torch.__version__,
+        "small": small,
+        "checks": [],
+        "rows": [],
+    }
+
+    def keep() -> None:
+        results["seconds"] = time.monotonic() - begun
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        asked.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+    wrong = 0
+    shape = "tiny" if small else "135M"
+    for find in (
+        lambda: checks.attention(device, 300 if small else 2048),
+        lambda: checks.loss(device, 1000 if small else 32_016, 70 if small else 2000),
+        lambda: checks.model(device, shape, 300 if small else 2048),
+        lambda: checks.learning(device, shape, 12 if small else 40, 200 if small else 2048),
+    ):
+        try:
+            for check in find():
+                wrong += not check.passed
+                results["checks"].append(vars(check) | {"passed": check.passed})
+                verdict = "ok   " if check.passed else "WRONG"
+                print(f"{verdict} {check.name}: {check.error:.2g} (at most {check.limit:g})")
+        except Exception as error:  # the other checks still tell something
+            wrong += 1
+            results["checks"].append({"failed": f"{type(error).__name__}: {error}"})
+            print(f"WRONG {type(error).__name__}: {error}")
+        keep()
+    cases = [("tiny", "full", 256), ("tiny", "lora", 256)] if small else CASES
+    for shape, method, tokens in cases:
+        if time.monotonic() - begun > 60 * asked.minutes:
+            results["rows"].append({"row": f"{shape} {method} {tokens:,} tokens", "skipped": "no time was left"})
+            continue
+        row = speed.case(shape, method, tokens, device, 2 if small else 5)
+        results["rows"].append(row)
+        print(json.dumps(row))
+        keep()
+    keep()
+    print(f"{wrong} wrong answers; written to {asked.out}")
+    return wrong
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main() else 0)

@@ -1,0 +1,1 @@
+"""Training a small Llama on a CPU: Midspan beside transformers, its Trainer and TRL."""

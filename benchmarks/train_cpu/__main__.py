@@ -1,0 +1,196 @@
+"""`python -m benchmarks.train_cpu [--quick] [--peers NAME,...] [--cases full-1024,...]`: training on a CPU.
+
+Tokens/s, peak memory, share of the machine's peak. A peer and Midspan are alive together and take steps in turns,
+so that whatever slows the machine slows both; ours is the median over all its turns. Memory is each process's own.
+The peak of the machine is torch's bfloat16 product of matrices of 2048 squared, measured between the peers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness import Bench
+from midspan.cache import resolve_model
+from midspan.model import ModelConfig
+from midspan.model.weights import load_model, tokenizer_path, write_hf
+from midspan.tokenizer import Tokenizer
+
+PEERS = {
+    "full": ("fp32", "autocast", "compiled", "trainer", "trl"),
+    "lora": ("autocast", "compiled", "trainer", "trl"),
+}
+NAMES = {
+    "fp32": "transformers fp32",
+    "autocast": "transformers bf16 autocast",
+    "compiled": "transformers bf16 autocast, torch.compile",
+    "trainer": "HF Trainer bf16",
+    "trl": "TRL SFTTrainer bf16, packing wrapped",
+}
+TOKENS_PER_STEP = 4096
+
+
+class Contender:
+    """A process that takes a step when it is asked to."""
+
+    def __init__(self, name: str, model: Path, rows: Path, method: str, rows_per_step: int, threads: int) -> None:
+        self.name, self.seconds, self.losses, self.peak_gb = name, list[float](), list[float](), 0.0
+        command = [sys.executable, "-m", "benchmarks.train_cpu.contenders", name, str(model), str(rows)]
+        command += ["--method", method, "--rows-per-step", str(rows_per_step), "--threads", str(threads)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        while self._line().strip() != "ready":
+            pass
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended with exit code {self.process.wait()}")
+        return line
+
+    def step(self) -> None:
+        """One optimizer step."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        while not (line := self._line()).startswith("{"):
+            pass
+        found: dict[str, Any] = json.loads(line)
+        self.seconds.append(found["seconds"])
+        self.losses.append(found["loss"])
+        self.peak_gb = found["peak_gb"]
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+
+
+def rows_of_code(tokenizer: Tokenizer, length: int, count: int) -> np.ndarray:
+    """Rows (count, length) of the standard library's source."""
+    ids: list[int] = []
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        ids += tokenizer.encode(path.read_text(encoding="utf-8", errors="replace"))
+        if len(ids) >= length * count:
+            break
+    return np.array(ids[: length * count], dtype=np.int64).reshape(count, length)
+
+
+def gemm_peak() -> float:
+    """GFLOP/s of torch's bfloat16 product, the best of a few."""
+    a, b = (torch.randn(2048, 2048, dtype=torch.bfloat16) for _ in range(2))
+    seconds = []
+    for _ in range(8):
+        begun = time.perf_counter()
+        torch.nn.functional.linear(a, b)
+        seconds.append(time.perf_counter() - begun)
+    return float(2 * 2048**3 / min(seconds) / 1e9)
+
+
+def flops_per_token(config: ModelConfig, length: int, method: str) -> float:
+    """Of products with matrices, forward and backward, and causal attention; a frozen matrix has no gradient."""
+    qkv = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+    a_block = config.hidden_size * (qkv + config.num_heads * config.head_dim + 3 * config.intermediate_size)
+    matrices = config.num_layers * a_block + config.vocab_size * config.hidden_size
+    attention = 6 * config.num_layers * config.num_heads * config.head_dim * length  # half of the square
+    return (4 if method == "lora" else 6) * matrices + attention
+
+
+def run_case(
+    bench: Bench, case: str, peers: list[str], folder: Path, *, threads: int, turns: int, tokens: int
+) -> None:
+    """One method at one length against every peer in turn."""
+    method, length = case.split("-")[0], int(case.split("-")[1])
+    model_path, config = folder / "model", load_config(folder)
+    rows = folder / f"rows-{length}.npy"
+    per_step = max(tokens // length, 1)
+    ours: list[float] = []
+    ours_gb, peaks, rates, memory = 0.0, [gemm_peak()], dict[str, float](), dict[str, float]()
+    for name in peers:
+        pair = [Contender(x, model_path, rows, method, per_step, threads) for x in ("midspan", name)]
+        try:
+            for turn in range(turns + 1):
+                for contender in pair:
+                    contender.step()
+                if turn == 0:
+                    first = [contender.losses[0] for contender in pair]
+                    if not abs(first[0] - first[1]) < 0.03 * first[1]:
+                        raise RuntimeError(f"{case}: {name} starts at a loss of {first[1]}, Midspan at {first[0]}")
+            peaks.append(gemm_peak())
+        finally:
+            for contender in pair:
+                contender.close()
+        mine, theirs = pair
+        ours += mine.seconds[1:]
+        ours_gb = max(ours_gb, mine.peak_gb)
+        rates[NAMES[name]] = per_step * length / statistics.median(theirs.seconds[1:])
+        memory[NAMES[name]] = theirs.peak_gb
+        bench.console.print(
+            f"{case}: Midspan {per_step * length / statistics.median(mine.seconds[1:]):.0f} tokens/s "
+            f"{mine.peak_gb:.1f} GB, {NAMES[name]} {rates[NAMES[name]]:.0f} tokens/s {theirs.peak_gb:.1f} GB"
+        )
+    rate = per_step * length / statistics.median(ours)
+    label = f"{method}, {per_step} x {length:,}"
+    bench.record(label, unit="tokens/s", value=rate, peers=rates, goal_ratio=1.5)
+    fastest = max(rates, key=lambda name: rates[name])
+    bench.record(
+        f"{label}, peak memory beside the fastest peer's",
+        unit="GB",
+        value=ours_gb,
+        peers={fastest: memory[fastest]},
+        goal_ratio=1 / 0.6,
+        better="lower",
+    )
+    share = rate * flops_per_token(config, length, method) / 1e9 / statistics.median(peaks)
+    bench.record(f"{label}, share of the bf16 GEMM peak", unit="%", value=100 * share, goal=60.0)
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """The shape of the model that is trained."""
+    path = folder / "model" / "config.json"
+    return ModelConfig.from_hf(json.loads(path.read_text()), str(path))
+
+
+def main() -> None:
+    """Write the model and the rows, then run the cases."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one turn of a few tokens each: does it run?")
+    parser.add_argument("--cases", default="full-1024,lora-1024,full-2048,lora-2048")
+    parser.add_argument("--peers", default="", help="some of fp32, autocast, compiled, trainer, trl")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    turns, tokens = (1, 256) if arguments.quick else (arguments.turns, TOKENS_PER_STEP)
+    cases = ["full-128", "lora-128"] if arguments.quick else arguments.cases.split(",")
+    bench = Bench("train_cpu", threads=arguments.threads, runs=turns)
+    source = resolve_model("smollm2-135m")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model, tokenizer = load_model(source, dtype=torch.float32), Tokenizer.load(tokenizer_path(source))
+        state = {key: tensor.detach() for key, tensor in model.state_dict().items() if key != "lm_head.weight"}
+        write_hf(folder / "model", state, model.config, tokenizer=tokenizer, dtype=torch.bfloat16)
+        for length in {int(case.split("-")[1]) for case in cases}:
+            np.save(folder / f"rows-{length}.npy", rows_of_code(tokenizer, length, 8 * max(tokens // length, 1)))
+        del model, state
+        for case in cases:
+            known = PEERS[case.split("-")[0]]
+            peers = [peer for peer in (arguments.peers.split(",") if arguments.peers else known) if peer in known]
+            run_case(bench, case, peers, folder, threads=arguments.threads, turns=turns, tokens=tokens)
+    bench.finish(quick=arguments.quick or bool(arguments.peers))
+
+
+if __name__ == "__main__":
+    main()
