@@ -13,6 +13,7 @@ from torch import Tensor
 
 from midspan.engine.decoder import Span
 from midspan.engine.fused.library import LAYER, Layer, Memory, Shape, load
+from midspan.engine.fused.weights import in_huge_pages
 from midspan.model import KVCache, ModelConfig
 from midspan.model.quant import Bits
 from midspan.model.rope import cos_sin
@@ -32,7 +33,7 @@ class FusedDecoder:
     ) -> None:
         """
         Args:
-            tensors: as `packed_weights` makes them; they stay in use.
+            tensors: as `packed_weights` makes them.
             threads: the machine's, where none is said.
             architecture: the processor to compile for, by the compiler's name of it.
 
@@ -48,7 +49,7 @@ class FusedDecoder:
         self.has_tiles = bool(self._library.midspan_has_tiles())
         """Whether many tokens are products of bfloat16 tiles: whole prompts are then read faster than by torch."""
         self.few = sys.maxsize if self.has_tiles else 16
-        self._tensors = dict(tensors)
+        self._tensors = in_huge_pages(tensors)
         self._turns = np.zeros((0, config.head_dim), dtype=np.float32)
         layers = (Layer * config.num_layers)()
         for index in range(config.num_layers):
