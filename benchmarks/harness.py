@@ -82,18 +82,44 @@ class Bench:
         Returns:
             Our median rate.
         """
+
+        def rated(call: Callable[[], object]) -> Callable[[], float]:
+            def rate() -> float:
+                begun = clock()
+                call()
+                return amount / (clock() - begun)
+
+            return rate
+
+        return self.compare_rates(
+            row,
+            unit=unit,
+            ours=rated(ours),
+            peers={name: rated(call) for name, call in (peers or {}).items()},
+            goal=goal,
+            goal_ratio=goal_ratio,
+        )
+
+    def compare_rates(
+        self,
+        row: str,
+        *,
+        unit: str,
+        ours: Callable[[], float],
+        peers: Mapping[str, Callable[[], float]] | None = None,
+        goal: float | None = None,
+        goal_ratio: float | None = None,
+        better: str = "higher",
+    ) -> float:
+        """Let contenders that measure themselves take turns: each call gives its figure. Returns our median."""
         contenders = {"": ours, **(peers or {})}
         rates: dict[str, list[float]] = {name: [] for name in contenders}
         for _ in range(self.runs):
             for name, call in contenders.items():
-                begun = clock()
-                call()
-                rates[name].append(amount / (clock() - begun))
+                rates[name].append(call())
         medians = {name: statistics.median(found) for name, found in rates.items()}
         mine = medians.pop("")
-        self._add(
-            row, unit, mine, medians, goal, goal_ratio, "higher", self.runs, [min(rates[""]), max(rates[""])]
-        )
+        self._add(row, unit, mine, medians, goal, goal_ratio, better, self.runs, [min(rates[""]), max(rates[""])])
         return mine
 
     def record(

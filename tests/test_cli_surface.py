@@ -10,7 +10,10 @@ import typer
 from midspan.cli import app
 
 SURFACE = {
-    "complete": {"model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed", "--json"},
+    "complete": {
+        *("model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed"),
+        *("--decoder", "--bits", "--json"),
+    },
     "convert": {"source", "target", "--to", "--type", "--shards", "--json"},
     "corpus build": {
         *("sources", "--out", "--config", "--overwrite", "--json"),
@@ -31,7 +34,8 @@ SURFACE = {
     "docstring": {"model", "place", "--max-tokens", "--write", "--json"},
     "eval": {"model", "--corpus", "--base", "--per-kind", "--window", "--out", "--json"},
     "infill": {
-        *("model", "place", "--layout", "--max-tokens", "--temperature", "--top-p", "--seed", "--raw", "--json"),
+        *("model", "place", "--layout", "--max-tokens", "--temperature", "--top-p", "--seed"),
+        *("--decoder", "--bits", "--raw", "--json"),
     },
     "models info": {"model", "--json"},
     "models list": {"--json"},

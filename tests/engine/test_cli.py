@@ -117,6 +117,15 @@ def test_a_layout_that_does_not_exist(model: str, tmp_path: Path) -> None:
         run("infill", model, f"{tmp_path / 'x.py'}:1:1", "--layout", "mps")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [("--decoder", "fast", "--decoder is 'fast'; it is auto, torch or fused"), ("--bits", "5", "--bits is 5; ")],
+)
+def test_a_decoder_that_does_not_exist(model: str, option: str, value: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        run("complete", model, "x", option, value)
+
+
 def test_standard_input_that_is_no_text(model: str) -> None:
     with pytest.raises(InputError, match="standard input is not UTF-8"):
         run("complete", model, "-", stdin=b"\xff\xfe")

@@ -7,7 +7,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +36,10 @@ MaxTokens = Annotated[int, typer.Option("--max-tokens", help="Longest text to wr
 Temperature = Annotated[float, typer.Option(help="0 takes the most probable token, always.")]
 TopP = Annotated[float, typer.Option(help="Choose among the most probable tokens that hold this share.")]
 Seed = Annotated[int, typer.Option(help="Another seed, another text; the same seed, the same text.")]
+Decoder = Annotated[
+    str, typer.Option(help="Who writes tokens: auto, torch or fused (compiled for this CPU the first time).")
+]
+Bits = Annotated[int, typer.Option(help="The fused decoder's weights: 16, 8 or 4 bits.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 
 _SHOWN_LINES = 5
@@ -55,6 +59,8 @@ def complete(
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = 0,
+    decoder: Decoder = "auto",
+    bits: Bits = 8,
     as_json: Json = False,
 ) -> None:
     """Go on with a text."""
@@ -66,7 +72,7 @@ def complete(
     sample = SampleConfig(temperature=temperature, top_p=top_p, seed=seed)
     if prompt == "-":
         prompt = decode(sys.stdin.buffer.read(), "standard input")
-    found = Engine.load(model).complete(prompt, max_tokens=max_tokens, sample=sample)
+    found = Engine.load(model, **_decoding(decoder, bits)).complete(prompt, max_tokens=max_tokens, sample=sample)
     if as_json:
         typer.echo(json.dumps({"prompt": prompt, "text": found.text, "finish_reason": found.finish_reason}))
         return
@@ -88,6 +94,8 @@ def infill(
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = 0,
+    decoder: Decoder = "auto",
+    bits: Bits = 8,
     raw: Annotated[
         bool, typer.Option("--raw", help="End only where the model ends, even if it writes the suffix again.")
     ] = False,
@@ -109,7 +117,7 @@ def infill(
     from midspan.engine import Engine, SampleConfig
 
     sample = SampleConfig(temperature=temperature, top_p=top_p, seed=seed)
-    engine = Engine.load(model)
+    engine = Engine.load(model, **_decoding(decoder, bits))
     rules = StopRules() if raw else EDITOR
     found = engine.infill(prefix, suffix, layout=chosen, max_tokens=max_tokens, sample=sample, stops=rules)
     if as_json:
@@ -121,6 +129,15 @@ def infill(
     below = "".join(suffix.splitlines(keepends=True)[:_SHOWN_LINES])
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text.assemble((above, "dim"), (found.text, "bold green"), (below.rstrip("\n"), "dim")))
+
+
+def _decoding(decoder: str, bits: int) -> dict[str, Any]:
+    """What `Engine.load` takes, once it is known to be something."""
+    if decoder not in ("auto", "torch", "fused"):
+        raise InputError(f"--decoder is {decoder!r}; it is auto, torch or fused")
+    if bits not in (16, 8, 4):
+        raise InputError(f"--bits is {bits}; weights have 16, 8 or 4 bits")
+    return {"decoder": decoder, "bits": bits}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ import torch
 
 from midspan.cache import resolve_model
 from midspan.engine.cache import Slots
+from midspan.engine.decoder import DecoderKind, open_decoder
 from midspan.engine.front import Front
 from midspan.engine.request import GREEDY, NO_RULES, Completion, Handle, Request
 from midspan.engine.runner import FewTokens, Runner, TorchRunner
@@ -36,6 +37,7 @@ from midspan.fim import Example
 from midspan.fim.stops import StopRules
 from midspan.model import Llama
 from midspan.model.loss import token_losses
+from midspan.model.quant import Bits
 from midspan.model.weights import load_model, tokenizer_path
 from midspan.tokenizer import Tokenizer
 
@@ -113,16 +115,23 @@ class Engine(Front):
         *,
         dtype: torch.dtype = torch.bfloat16,
         device: torch.device | str = "cpu",
+        decoder: DecoderKind = "auto",
+        bits: Bits = 8,
         **options: Any,
     ) -> Engine:
         """The model that a name, a checkpoint's path or a run's folder means, with its tokenizer.
 
+        Args:
+            decoder, bits: who reads tokens, and in which weights where that is the fused step.
+
         Raises:
-            InputError: as `resolve_model` and `load_model`.
+            InputError: as `resolve_model`, `load_model` and `open_decoder`.
+            WorkError: as `open_decoder`.
         """
         path = resolve_model(name_or_path)
         tokenizer = Tokenizer.load(tokenizer_path(path))
-        return Engine(load_model(path, dtype=dtype, device=device), tokenizer, **options)
+        model = load_model(path, dtype=dtype, device=device)
+        return Engine(model, tokenizer, decoder=open_decoder(model, decoder, bits, path), **options)
 
     def submit(self, request: Request) -> Handle:
         """Begin to work on a request; whoever waits for one works on all.

@@ -1,0 +1,1 @@
+"""Decoding and reading of prompts beside other engines on the same machine."""

@@ -1,0 +1,147 @@
+// Sizes of a block, sixteen floats at a time, and the conversions that the step needs.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <vector>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+constexpr int kRows = 16;     // rows that stand side by side in a block of weights
+constexpr int kDeep = 64;     // columns of a block
+constexpr int kGroup = 32;    // columns that share a scale
+constexpr int kTokens = 8;    // tokens that share one reading of a block from memory to registers
+constexpr int kMany = 32;      // tokens from which on a step is tiles of bfloat16 where the processor has them
+constexpr int kFew = 64;       // tokens of a step otherwise
+constexpr int kMaxTokens = 512;
+constexpr int kTile = 64;     // keys between two rescalings of the softmax
+
+// Memory that begins at a multiple of 64 bytes.
+template <class T>
+struct Aligned {
+  using value_type = T;
+  Aligned() = default;
+  template <class Other>
+  Aligned(const Aligned<Other>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64))); }
+  void deallocate(T* at, size_t) { ::operator delete(at, std::align_val_t(64)); }
+  bool operator==(const Aligned&) const { return true; }
+};
+template <class T>
+using Vector = std::vector<T, Aligned<T>>;
+
+inline int padded(int n, int unit) { return (n + unit - 1) / unit * unit; }
+
+inline void pause_() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
+
+inline float from_bf16(uint16_t x) {
+  uint32_t bits = uint32_t(x) << 16;
+  float y;
+  std::memcpy(&y, &bits, 4);
+  return y;
+}
+
+inline uint16_t to_bf16(float x) {  // to nearest, ties to even
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// Sixteen floats; the compiler makes of them what the processor has.
+typedef float Lanes __attribute__((vector_size(64)));
+typedef uint32_t Bits __attribute__((vector_size(64)));
+typedef uint16_t Halves __attribute__((vector_size(32)));
+
+inline Lanes lanes(const float* from) {
+  Lanes x;
+  std::memcpy(&x, from, sizeof(x));
+  return x;
+}
+
+inline Lanes lanes(const uint16_t* from) {
+  Halves x;
+  std::memcpy(&x, from, sizeof(x));
+  return (Lanes)(__builtin_convertvector(x, Bits) << 16);
+}
+
+#if defined(__clang__)
+#define MIX(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define MIX(a, b, ...) __builtin_shuffle(a, b, Bits{__VA_ARGS__})
+#endif
+
+// Lane i is the sum of the lanes of x[i]: halves of two vectors side by side, until one vector is left.
+inline Lanes sums(Lanes* x) {
+  for (int i = 0; i < 8; i++)
+    x[i] = MIX(x[i], x[i + 8], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+           MIX(x[i], x[i + 8], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+  for (int i = 0; i < 4; i++)
+    x[i] = MIX(x[i], x[i + 4], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
+           MIX(x[i], x[i + 4], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+  for (int i = 0; i < 2; i++)
+    x[i] = MIX(x[i], x[i + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+           MIX(x[i], x[i + 2], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+  return MIX(x[0], x[1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
+         MIX(x[0], x[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+}
+
+inline float from_fp16(uint16_t x) {
+#if defined(__F16C__)
+  return _cvtsh_ss(x);
+#else
+  uint32_t sign = uint32_t(x & 0x8000) << 16, exponent = (x >> 10) & 31, mantissa = x & 1023;
+  if (exponent == 0) return (sign ? -1.0f : 1.0f) * float(mantissa) * 0x1p-24f;
+  uint32_t bits = sign | ((exponent + 112) << 23) | (mantissa << 13);
+  float y;
+  std::memcpy(&y, &bits, 4);
+  return y;
+#endif
+}
+
+// exp for x <= 88, within 2 ulp; a plain expression, so that loops over it become vector code.
+inline float exp_(float x) {
+  x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+  float t = x * 1.44269504f;
+  float n = float(int(t + (t < 0 ? -0.5f : 0.5f)));
+  float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  int32_t bits = (int32_t(n) + 127) << 23;
+  float scale;
+  std::memcpy(&scale, &bits, 4);
+  return p * scale;
+}
+
+typedef int32_t Ints __attribute__((vector_size(64)));
+typedef int8_t Bytes __attribute__((vector_size(16)));
+
+// As exp_, sixteen at a time.
+inline Lanes exps(Lanes x) {
+  x = x < -87.0f ? Lanes{} - 87.0f : x;
+  const Lanes t = x * 1.44269504f;
+  const Ints whole = __builtin_convertvector(t + (t < 0.0f ? Lanes{} - 0.5f : Lanes{} + 0.5f), Ints);
+  const Lanes n = __builtin_convertvector(whole, Lanes);
+  const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Lanes p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  return p * (Lanes)((whole + 127) << 23);
+}
+
+}  // namespace

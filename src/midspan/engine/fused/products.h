@@ -1,0 +1,175 @@
+// A block of 16 rows times a few tokens, weights read once for up to eight of them.
+#pragma once
+
+#include "numbers.h"
+
+namespace {
+
+// The tokens of a step as a product's right side: int8 with a scale a group, or float.
+struct Tokens {
+  Vector<int8_t> q;
+  Vector<float> scale, x;
+  Vector<int32_t> offset;  // what the weights' unsigned storage adds, negated
+  int columns = 0;              // padded
+
+  void reserve(int widest, int tokens, bool quantised) {
+    size_t n = size_t(padded(widest, kDeep)) * tokens;
+    if (quantised) {
+      q.assign(n, 0), scale.assign(n / kGroup, 0), offset.assign(n / kGroup, 0);
+    }
+    x.assign(n, 0);
+  }
+};
+
+// Rows `first` to `last` (in blocks of 16) of weights times tokens; out(block, token, 16 values).
+
+#if defined(__AVX512VNNI__) && defined(__AVX512F__) && defined(__AVX512BW__)
+template <int kBits, int M>
+inline void block_int(const uint8_t* w, const Tokens& a, int t0, float (*out)[kRows]) {
+  const int supers = a.columns / kDeep, groups = a.columns / kGroup;
+  const int8_t* q = a.q.data() + size_t(t0) * a.columns;
+  const float* s = a.scale.data() + size_t(t0) * groups;
+  const int32_t* o = a.offset.data() + size_t(t0) * groups;
+  __m512 sum[M];
+  for (int t = 0; t < M; t++) sum[t] = _mm512_setzero_ps();
+  const __m512i low = _mm512_set1_epi8(15);
+  for (int b = 0; b < supers; b++) {
+    __m512i acc0[M], acc1[M];
+    for (int t = 0; t < M; t++) {
+      acc0[t] = _mm512_set1_epi32(o[t * groups + 2 * b]);
+      acc1[t] = _mm512_set1_epi32(o[t * groups + 2 * b + 1]);
+    }
+    const __m512 d0 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)w));
+    const __m512 d1 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(w + 32)));
+    const uint8_t* v = w + 64;
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; j++) {
+      __m512i w0, w1;
+      if (kBits == 8) {
+        w0 = _mm512_load_si512(v + 64 * j), w1 = _mm512_load_si512(v + 512 + 64 * j);
+      } else {
+        const __m512i both = _mm512_load_si512(v + 64 * j);
+        w0 = _mm512_and_si512(both, low), w1 = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+      }
+      for (int t = 0; t < M; t++) {
+        int32_t a0, a1;
+        std::memcpy(&a0, q + size_t(t) * a.columns + b * kDeep + 4 * j, 4);
+        std::memcpy(&a1, q + size_t(t) * a.columns + b * kDeep + kGroup + 4 * j, 4);
+        acc0[t] = _mm512_dpbusd_epi32(acc0[t], w0, _mm512_set1_epi32(a0));
+        acc1[t] = _mm512_dpbusd_epi32(acc1[t], w1, _mm512_set1_epi32(a1));
+      }
+    }
+    for (int t = 0; t < M; t++) {
+      const __m512 s0 = _mm512_mul_ps(d0, _mm512_set1_ps(s[t * groups + 2 * b]));
+      const __m512 s1 = _mm512_mul_ps(d1, _mm512_set1_ps(s[t * groups + 2 * b + 1]));
+      sum[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc0[t]), s0, sum[t]);
+      sum[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc1[t]), s1, sum[t]);
+    }
+    w += 64 + kDeep * kRows * kBits / 8;
+  }
+  for (int t = 0; t < M; t++) _mm512_storeu_ps(out[t], sum[t]);
+}
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+// Eight int32 of u8 times s8, four products each. |w| <= 127 beside a's sign keeps the 16-bit sums from saturating.
+template <int kBits>
+inline __m256i dot_(__m256i acc, __m256i w, __m256i a) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  if (kBits == 8) {
+    w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+    a = _mm256_sign_epi8(a, w), w = _mm256_abs_epi8(w);
+  }
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), ones));
+}
+
+template <int kBits, int M>
+inline void block_int(const uint8_t* w, const Tokens& a, int t0, float (*out)[kRows]) {
+  const int supers = a.columns / kDeep, groups = a.columns / kGroup;
+  const __m256i low = _mm256_set1_epi8(15);
+  const size_t size = 64 + kDeep * kRows * kBits / 8;
+  for (int half = 0; half < 2; half++) {
+    __m256 sum[M];
+    for (int t = 0; t < M; t++) sum[t] = _mm256_setzero_ps();
+    for (int b = 0; b < supers; b++) {
+      const uint8_t* block = w + size * b;
+      const __m256 d[2] = {_mm256_cvtph_ps(_mm_load_si128((const __m128i*)(block + 16 * half))),
+                           _mm256_cvtph_ps(_mm_load_si128((const __m128i*)(block + 32 + 16 * half)))};
+      for (int g = 0; g < 2; g++) {
+        __m256i acc[M];
+        for (int t = 0; t < M; t++)
+          acc[t] = _mm256_set1_epi32(kBits == 8 ? 0 : a.offset[size_t(t0 + t) * groups + 2 * b + g]);
+        for (int j = 0; j < 8; j++) {
+          const uint8_t* at = block + 64 + 64 * j + 32 * half + (kBits == 8 ? 512 * g : 0);
+          __m256i v = _mm256_load_si256((const __m256i*)at);
+          if (kBits == 4) v = _mm256_and_si256(g ? _mm256_srli_epi16(v, 4) : v, low);
+          for (int t = 0; t < M; t++) {
+            int32_t four;
+            std::memcpy(&four, a.q.data() + size_t(t0 + t) * a.columns + b * kDeep + g * kGroup + 4 * j, 4);
+            acc[t] = dot_<kBits>(acc[t], v, _mm256_set1_epi32(four));
+          }
+        }
+        for (int t = 0; t < M; t++) {
+          const __m256 s = _mm256_mul_ps(d[g], _mm256_set1_ps(a.scale[size_t(t0 + t) * groups + 2 * b + g]));
+          sum[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[t]), s, sum[t]);
+        }
+      }
+    }
+    for (int t = 0; t < M; t++) _mm256_storeu_ps(out[t] + 8 * half, sum[t]);
+  }
+}
+#else
+template <int kBits, int M>
+inline void block_int(const uint8_t* w, const Tokens& a, int t0, float (*out)[kRows]) {
+  const int supers = a.columns / kDeep, groups = a.columns / kGroup;
+  const size_t size = 64 + kDeep * kRows * kBits / 8;
+  std::memset(out, 0, sizeof(float) * M * kRows);
+  for (int b = 0; b < supers; b++) {
+    const uint8_t* block = w + size * b;
+    for (int t = 0; t < M; t++)
+      for (int g = 0; g < 2; g++) {
+        int32_t acc[kRows];
+        for (int r = 0; r < kRows; r++) acc[r] = a.offset[size_t(t0 + t) * groups + 2 * b + g];
+        const int8_t* q = a.q.data() + size_t(t0 + t) * a.columns + b * kDeep + g * kGroup;
+        for (int k = 0; k < kGroup; k++)
+          for (int r = 0; r < kRows; r++) {
+            const int at = 64 * (k / 4) + 4 * r + k % 4;
+            const int v = kBits == 8 ? block[64 + 512 * g + at] : (block[64 + at] >> (4 * g)) & 15;
+            acc[r] += v * q[k];
+          }
+        for (int r = 0; r < kRows; r++) {
+          uint16_t d;
+          std::memcpy(&d, block + 32 * g + 2 * r, 2);
+          out[t][r] += float(acc[r]) * (from_fp16(d) * a.scale[size_t(t0 + t) * groups + 2 * b + g]);
+        }
+      }
+  }
+}
+#endif
+
+// bfloat16 weights times float tokens: a 32-bit lane holds columns 2j (low) and 2j + 1 (high) of its row.
+template <int M>
+inline void block_bf16(const uint8_t* w, const Tokens& a, int t0, float (*out)[kRows]) {
+  Lanes sum[M][2] = {};
+  const float* x = a.x.data() + size_t(t0) * a.columns;
+  for (int k = 0; k < a.columns; k += 2, w += 64) {
+    const Bits both = *(const Bits*)w;
+    const Lanes even = (Lanes)(both << 16), odd = (Lanes)(both & 0xffff0000u);
+    for (int t = 0; t < M; t++) {
+      const float* at = x + size_t(t) * a.columns + k;
+      sum[t][0] += even * at[0];
+      sum[t][1] += odd * at[1];
+    }
+  }
+  for (int t = 0; t < M; t++) {
+    const Lanes total = sum[t][0] + sum[t][1];
+    std::memcpy(out[t], &total, 64);
+  }
+}
+
+using Block = void (*)(const uint8_t*, const Tokens&, int, float (*)[kRows]);
+
+template <int M>
+Block block_of(int bits) {
+  return bits == 16 ? block_bf16<M> : bits == 8 ? block_int<8, M> : block_int<4, M>;
+}
+
+}  // namespace
