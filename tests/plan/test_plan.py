@@ -124,7 +124,7 @@ def test_slow_networks_cost_what_no_pass_hides() -> None:
 def test_pipelines_wait_less_with_more_passes() -> None:
     stage, cluster = replace(SEVEN, rows_per_step=64), parse_gpus("8xH100")
     few, many = (gpu_speed(replace(stage, rows_per_pass=n), Layout(pipeline=8), cluster) for n in (8, 1))
-    assert few.parts["pipeline bubble"] / few.step > 5 * many.parts["pipeline bubble"] / many.step
+    assert few.parts["pipeline bubble"] / few.step > 4 * many.parts["pipeline bubble"] / many.step
 
 
 @pytest.mark.parametrize(
