@@ -110,7 +110,7 @@ def flops_per_token(config: ModelConfig, length: int, method: str) -> float:
 
 
 def meet(case: str, name: str, folder: Path, *, threads: int, turns: int, tokens: int) -> dict[str, Any]:
-    """Midspan both ways and one peer in turns: seconds of their steps, memory, and the machine's peak meanwhile."""
+    """Midspan both ways and one peer in turns: seconds of steps, memory, and the machine's peak meanwhile."""
     method, length = case.split("-")[0], int(case.split("-")[1])
     per_step, peaks = max(tokens // length, 1), [gemm_peak()]
     rows = folder / f"rows-{length}.npy"

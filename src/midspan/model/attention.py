@@ -15,9 +15,10 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -124,11 +125,13 @@ def attend_varlen(
     return kernel(q_lhd, k_lkd, v_lkd, ends, ends, longest, longest, **causal).transpose(0, 1)[None]
 
 
-try:
-    from torch.nn.attention.varlen import varlen_attn as _varlen
-except ImportError:  # torch before 2.10
-    _varlen = None
-_VARLEN_WORDS = frozenset(inspect.signature(_varlen).parameters) if _varlen is not None else frozenset[str]()
+_varlen: Callable[..., Tensor] | None = None
+_VARLEN_WORDS = frozenset[str]()
+with suppress(ImportError):  # torch before 2.10
+    from torch.nn.attention import varlen
+
+    _varlen = cast(Callable[..., Tensor], varlen.varlen_attn)
+    _VARLEN_WORDS = frozenset(inspect.signature(varlen.varlen_attn).parameters)
 
 
 def attend_documents(
@@ -164,7 +167,7 @@ def attend_documents_backward(
     """Gradients (n, heads, head_dim) of queries, and of keys and values as each query head sees them."""
     groups = len(q_hne) // len(k_kne)
     k_hne, v_hne = (x.repeat_interleave(groups, dim=0) for x in (k_kne, v_kne))
-    grads = tuple(torch.empty_like(grad_nhe) for _ in range(3))
+    grads = torch.empty_like(grad_nhe), torch.empty_like(grad_nhe), torch.empty_like(grad_nhe)
     for a, b in itertools.pairwise(bounds):
         q, k, v, lse = (x[None, :, a:b] for x in (q_hne, k_hne, v_hne, lse_hn))
         grad, out = (x[a:b].transpose(0, 1)[None] for x in (grad_nhe, out_nhe))

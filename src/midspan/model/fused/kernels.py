@@ -153,7 +153,7 @@ def attention_backward(
     threads = torch.get_num_threads()
     memory = torch.empty(threads * scratch + 64, dtype=torch.uint8)
     memory = memory[-memory.data_ptr() % 64 :]
-    grads = tuple(torch.empty_like(grad_nhe) for _ in range(3))
+    grads = torch.empty_like(grad_nhe), torch.empty_like(grad_nhe), torch.empty_like(grad_nhe)
     strides = torch.tensor([x.stride(i) for x in (q_hne, k_kne, v_kne) for i in (1, 0)])
     ends = torch.tensor(bounds)
     _call_in(

@@ -76,7 +76,7 @@ class _Attention(torch.autograd.Function):
         q_heads, kv_heads, _ = heads = [size // head_dim for size in maps.sizes]
         qkv_no = maps.forward(x_nd, tensors)
         kernels.rotate(qkv_no, cos_ne, sin_ne, q_heads + kv_heads)
-        q_hne, k_kne, v_kne = qkv_no.unflatten(1, (-1, head_dim)).transpose(0, 1).split(heads)
+        q_hne, k_kne, v_kne = torch.split(qkv_no.view(len(qkv_no), -1, head_dim).transpose(0, 1), heads)
         out_nhe, lse_hn = attend_documents(q_hne, k_kne, v_kne, bounds)
         ctx.maps, ctx.bounds, ctx.heads = maps, bounds, heads
         ctx.save_for_backward(x_nd, cos_ne, sin_ne, qkv_no, out_nhe, lse_hn, *tensors)
@@ -85,7 +85,8 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         x_nd, cos_ne, sin_ne, qkv_no, out_nhe, lse_hn, *tensors = ctx.saved_tensors
-        q_hne, k_kne, v_kne = qkv_no.unflatten(1, (-1, out_nhe.shape[2])).transpose(0, 1).split(ctx.heads)
+        qkv_hne = qkv_no.view(len(qkv_no), -1, out_nhe.shape[2]).transpose(0, 1)
+        q_hne, k_kne, v_kne = torch.split(qkv_hne, ctx.heads)
         grad_nhe = grads[0].contiguous().view_as(out_nhe)
         parts = kernels.attention_backward(q_hne, k_kne, v_kne, out_nhe, grad_nhe, lse_hn, ctx.bounds)
         if parts is None:

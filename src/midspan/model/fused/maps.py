@@ -61,9 +61,9 @@ class Maps:
         """Gradients of the tensors that need one."""
         grads: list[Tensor | None] = [None] * len(tensors)
         if any(needed[::PER_MAP]):
-            grads[::PER_MAP] = weight_gradient(grad_no, x_nd).split(self.sizes)
+            grads[::PER_MAP] = torch.split(weight_gradient(grad_no, x_nd), self.sizes)
         if any(needed[1::PER_MAP]):
-            sums = iter(grad_no.sum(dim=0, dtype=torch.float32).to(x_nd.dtype).split(self.sizes))
+            sums = iter(torch.split(grad_no.sum(dim=0, dtype=torch.float32).to(x_nd.dtype), self.sizes))
             grads[1::PER_MAP] = [None if bias is None else next(sums) for bias in tensors[1::PER_MAP]]
         a_rd, b_or = self._adapters(tensors, x_nd.dtype)
         if a_rd is not None and b_or is not None:
