@@ -19,9 +19,15 @@ from rich.console import Console
 from rich.text import Text
 
 from midspan.evaluate.metrics import edit_similarity
+from midspan.plan.measure import steps_within
+from midspan.train import load_recipe, read_recipe
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 HELD_OUT = "argparse.py,asyncio,email,json,logging,rich,typer,unittest"
+MINUTES = 8.0
+"""Of training; the whole demo takes five more."""
+STEPS = (100, 1200)
+"""The fewest that show something, and the most."""
 console = Console(highlight=False)
 
 
@@ -49,7 +55,8 @@ def main() -> None:
     midspan("corpus", "build", paths["stdlib"], paths["purelib"], *options, "--out", corpus)
     recipe = REPOSITORY / "recipes" / "smol" / "code.toml"
     going_on = ["--resume"] if run.exists() else []
-    midspan("train", recipe, "--set", f"data.corpus={corpus}", "--out", run, *going_on)
+    settings = ["--set", f"data.corpus={corpus}", "--set", f"train.steps={steps_of(run, recipe)}"]
+    midspan("train", recipe, *settings, "--out", run, *going_on)
     midspan("eval", run, "--per-kind", "16")
 
     show_infills(run)
@@ -62,6 +69,18 @@ def main() -> None:
         f"midspan train {recipe} --set data.corpus=my-corpus --set train.steps=1000 --out runs/mine",
     ):
         console.print(f"  {line}", style="cyan")
+
+
+def steps_of(run: Path, recipe: Path) -> int:
+    """The steps of a run that was begun; else as many as fit the time on this machine, which is tried."""
+    if (run / "recipe.json").is_file():
+        return int(read_recipe(run)["train"]["steps"])
+    with console.status(f"timing a few steps: how many fit {MINUTES:.0f} minutes here?"):
+        fitting = steps_within(load_recipe(recipe), MINUTES)
+    fewest, most = STEPS
+    steps = min(max(fitting, fewest), most)
+    console.print(f"\n{fitting:,} steps fit {MINUTES:.0f} minutes of training here; {steps:,} are taken")
+    return steps
 
 
 def show_infills(run: Path) -> None:

@@ -28,14 +28,21 @@ SURFACE = {
     },
     "corpus remove": {"folder", "--repo", "--workers", "--json"},
     "corpus show": {"folder", "--tokens", "--html", "--json"},
+    "docstring": {"model", "place", "--max-tokens", "--write", "--json"},
     "eval": {"model", "--corpus", "--base", "--per-kind", "--window", "--out", "--json"},
-    "infill": {"model", "place", "--layout", "--max-tokens", "--temperature", "--top-p", "--seed", "--json"},
+    "infill": {
+        *("model", "place", "--layout", "--max-tokens", "--temperature", "--top-p", "--seed", "--raw", "--json"),
+    },
     "models info": {"model", "--json"},
     "models list": {"--json"},
     "models pull": {"name", "--json"},
-    "report": {"runs"},
+    "plan": {
+        *("recipes", "--gpus", "--price-per-hour", "--pue", "--shape", "--set", "--run", "--minutes", "--json"),
+    },
+    "report": {"runs", "--out", "--json"},
     "run": {"lineage", "--to", "--runs", "--set", "--dry-run", "--json"},
     "train": {"recipe", "--out", "--set", "--resume"},
+    "types": {"model", "file", "--samples", "--write", "--json"},
 }
 
 
@@ -82,7 +89,11 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (["infill", "nowhere", "a.py:1:1"], "a.py cannot be read"),
         (["eval", "nowhere"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
+        (["docstring", "nowhere", "a.py"], "'a.py' is no place"),
+        (["types", "nowhere", "a.py"], "a.py cannot be read"),
         (["models", "pull", "smollm"], "smollm2-135m"),
+        (["plan", "nowhere.toml"], "recipe nowhere.toml cannot be read"),
+        (["plan", "recipes/code-llama/7b-code.toml", "--gpus", "8xA99"], "names no GPU that is known"),
         (["convert", "nowhere", "out.gguf", "--to", "gguf"], "nowhere"),
         (["train"], "Missing argument"),
         (["run", "nowhere"], "nowhere holds no recipe"),

@@ -30,7 +30,7 @@ def test_a_command_of_the_documentation_parses(page: str, line: str) -> None:
         )
     for word in words:
         if word.startswith("recipes/"):
-            assert (ROOT / word).is_file(), f"{page} names {word}"
+            assert (ROOT / word).exists(), f"{page} names {word}"
 
 
 def test_the_readme_has_commands() -> None:

@@ -30,7 +30,7 @@ from benchmarks.harness import commit, hardware
 from midspan.corpus import Corpus, CorpusConfig, build
 from midspan.engine import Engine
 from midspan.evaluate.tasks.context_perplexity import context_perplexity, long_documents
-from midspan.evaluate.tasks.key_retrieval import MAX_NEW, KeyRetrievalConfig, key_retrieval, questions
+from midspan.evaluate.tasks.key_retrieval import MAX_NEW, Filler, KeyRetrievalConfig, key_retrieval, questions
 from midspan.fim import Draws
 from midspan.model import RopeScaling
 from midspan.tokenizer import Tokenizer
@@ -113,13 +113,13 @@ def lay_out(work: Path, *, num_keys: int) -> Tokenizer:
 
 def key_documents(texts: Sequence[str], tokenizer: Tokenizer, longest: int, count: int) -> list[str]:
     """Training files that ask for their planted function, of any length up to `longest` tokens."""
+    filler = Filler.of(texts, tokenizer)
     found = []
     for number in range(count):
         draws = Draws(longest, number, 0)
         length = 128 + draws.below(longest - 136)
         config = KeyRetrievalConfig(lengths=(length,), places=(draws.unit(),), num_prompts=1, seed=number)
-        chosen = [texts[draws.below(len(texts))] for _ in range(4)]
-        question = questions([*chosen, *texts[:40]], tokenizer, config)[0]
+        question = questions(filler, tokenizer, config)[0]
         found.append(tokenizer.decode(question.ids) + ENDS.format(answer=question.answer))
     return found
 
@@ -131,7 +131,7 @@ def measure(runs: Path, tokenizer: Tokenizer, corpus: Corpus, quick: bool) -> di
     documents = long_documents(held_out, tokenizer, longest, most=2 if quick else 24)
     lengths = tuple(length for length in LENGTHS if length <= longest)
     asked = questions(
-        held_out,
+        Filler.of(held_out, tokenizer),
         tokenizer,
         KeyRetrievalConfig(lengths=lengths, places=(0.0, 0.2, 0.4), num_prompts=2 if quick else 32, seed=7),
     )

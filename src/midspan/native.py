@@ -20,7 +20,7 @@ from pathlib import Path
 from midspan.files import atomic_file
 
 # Vector code, but no licence to reorder arithmetic: sums that may be are marked where they stand (`omp simd`).
-FLAGS = (
+FLAGS: tuple[str, ...] = (
     *("-std=c++17", "-O3", "-fPIC", "-shared", "-march=native", "-fopenmp", "-fno-exceptions"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
 )

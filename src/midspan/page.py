@@ -1,4 +1,4 @@
-"""The pages that Midspan writes: one style sheet, light and dark, and curves and bars drawn by hand.
+"""The pages that Midspan writes: one style sheet, light and dark; `chart.py` draws for them.
 
 A page is a single file: no script, no font, no picture is fetched. Colours are CSS variables, so that drawings
 follow the page into dark mode; a plotting library's output would not.
@@ -6,8 +6,7 @@ follow the page into dark mode; a plotting library's output would not.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 
 STYLE = """
@@ -16,12 +15,15 @@ STYLE = """
   --page: #fbfbfa; --card: #ffffff; --ink: #1c1e21; --soft: #62676e; --line: #e1e3e6;
   --accent: #0b63b8; --faint: #b9cfe6; --good: #12703c; --good-back: #dff3e6; --bad: #a9291f; --bad-back: #fbe3e0;
   --code: #f4f5f7; --hole: #fff2c2;
+  --line-1: #0b63b8; --line-2: #c4570a; --line-3: #157f4a; --line-4: #8a3ab9; --line-5: #b5264f; --line-6: #5d6570;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #15171a; --card: #1d2024; --ink: #e8eaed; --soft: #9aa1aa; --line: #33383e;
     --accent: #6cb2f5; --faint: #35526f; --good: #6fd397; --good-back: #173a26;
     --bad: #f4968b; --bad-back: #4a201c; --code: #23272c; --hole: #4d4214;
+    --line-1: #6cb2f5; --line-2: #f3a35c; --line-3: #68cf95; --line-4: #c794ee;
+    --line-5: #f28aa6; --line-6: #aab1ba;
   }
 }
 * { box-sizing: border-box; }
@@ -50,10 +52,19 @@ tbody th { padding-top: 1.1rem; font-weight: 600; }
 td small { display: inline-block; margin-left: .5rem; }
 td[data-name] small { min-width: 7.5rem; text-align: left; }
 .good { color: var(--good); } .bad { color: var(--bad); }
-svg { display: block; width: 100%; max-width: 44rem; height: auto; }
-svg text { fill: var(--soft); font: 13px system-ui, sans-serif; }
-svg .grid { stroke: var(--line); } svg .raw { fill: var(--faint); }
-svg .mean { fill: none; stroke: var(--accent); stroke-width: 2.5; stroke-linejoin: round; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
+.charts { gap: 1.75rem 1.5rem; }
+figure { margin: 0; min-width: 0; }
+figcaption { font-weight: 600; } figcaption small { font-weight: 400; margin-left: .35rem; }
+.legend { display: flex; flex-wrap: wrap; gap: 0 1rem; font-size: .875rem; color: var(--soft); }
+.legend span { overflow-wrap: anywhere; }
+.legend i { display: inline-block; width: 1.1em; border-top: 3px solid; }
+.legend i { vertical-align: .25em; margin-right: .35em; }
+svg { display: block; width: 100%; height: auto; margin-top: .35rem; }
+svg text { fill: var(--soft); font: 13px system-ui, sans-serif; font-variant-numeric: tabular-nums; }
+svg .grid { stroke: var(--line); }
+svg .raw { opacity: .3; }
+svg .mean { fill: none; stroke-width: 2.25; stroke-linejoin: round; stroke-linecap: round; }
 .example { margin: 1.5rem 0; }
 .example header { display: flex; flex-wrap: wrap; gap: .25rem .75rem; align-items: baseline; }
 .example pre { margin-top: .4rem; }
@@ -83,6 +94,8 @@ summary { cursor: pointer; color: var(--soft); margin-top: .75rem; }
   td:first-child { font-weight: 600; }
   td[data-name]::before { content: attr(data-name); display: inline-block; width: 6.5rem; color: var(--soft); }
   tbody th { padding-top: .6rem; }
+  .runs td[data-name] { display: flex; gap: .75rem; white-space: normal; }
+  .runs td[data-name]::before { flex: 0 0 45%; overflow-wrap: anywhere; }
 }
 """
 
@@ -101,54 +114,3 @@ def html_page(title: str, sections: Iterable[str]) -> str:
 def bar(share: float) -> str:
     """A bar as long as a share of its cell, from 0 to 1."""
     return f'<span class="bar" style="width: {100 * min(max(share, 0.0), 1.0):.1f}%"></span>'
-
-
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 270, 44, 12, 12, 42
-
-
-def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> str:
-    """An SVG of the loss of each step, and of its running mean over a twentieth of the steps."""
-    low, high = _bounds(losses)
-    span = max(steps[-1] - steps[0], 1)
-
-    def x(step: float) -> float:
-        return _LEFT + (step - steps[0]) / span * (_WIDTH - _LEFT - _RIGHT)
-
-    def y(loss: float) -> float:
-        return _TOP + (high - min(max(loss, low), high)) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
-
-    parts = []
-    for tick in _ticks(low, high):
-        parts.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-        )
-        parts.append(f'<text x="{_LEFT - 7}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    for step in sorted({steps[0], steps[len(steps) // 2], steps[-1]}):
-        anchor = "start" if step == steps[0] else "end" if step == steps[-1] else "middle"
-        parts.append(f'<text x="{x(step):.1f}" y="{_HEIGHT - 24}" text-anchor="{anchor}">{step:,}</text>')
-    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">step</text>')
-    thin = max(1, len(steps) // 1000)  # more dots than pixels show nothing
-    for step, loss in list(zip(steps, losses, strict=True))[::thin]:
-        parts.append(f'<circle class="raw" cx="{x(step):.1f}" cy="{y(loss):.1f}" r="2"/>')
-    width = max(1, len(losses) // 20)
-    means = [sum(losses[max(0, i - width + 1) : i + 1]) / (min(i, width - 1) + 1) for i in range(len(losses))]
-    points = " ".join(f"{x(s):.1f},{y(m):.1f}" for s, m in list(zip(steps, means, strict=True))[::thin])
-    parts.append(f'<polyline class="mean" points="{points}"/>')
-    label = f"Training loss, {losses[0]:.2f} at the first step, {means[-1]:.2f} on average at the end"
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
-
-
-def _bounds(losses: Sequence[float]) -> tuple[float, float]:
-    """The losses' range without a few outliers at its upper end, which would flatten the rest."""
-    ordered = sorted(losses)
-    low, high = ordered[0], ordered[min(len(ordered) - 1, math.ceil(0.995 * len(ordered)))]
-    pad = 0.05 * (high - low) or 0.5
-    return max(0.0, low - pad), high + pad
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Three to six round numbers between two bounds."""
-    rough = (high - low) / 6
-    scale = 10 ** math.floor(math.log10(rough))
-    step = next(s * scale for s in (1, 2, 2.5, 5, 10) if s * scale >= rough)
-    return [round(n * step, 10) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -14,6 +14,7 @@ from engine.tiny import TEXT, tiny_model, tiny_tokenizer
 from midspan.cli import generate
 from midspan.engine import Engine, SampleConfig
 from midspan.errors import InputError
+from midspan.fim.stops import EDITOR
 from midspan.model.weights import write_hf
 
 app = typer.Typer()
@@ -62,11 +63,15 @@ def test_infill_at_a_place(model: str, tmp_path: Path) -> None:
         for layout in ("spm", "psm", "line"):
             place = f"{file}:{line}:{column}"
             found = json.loads(run("infill", model, place, "--layout", layout, "--max-tokens", "6", "--json"))
-            expected = engine.infill(text[:at], text[at:], layout=layout, max_tokens=6)  # type: ignore[arg-type]
+            options = {"layout": layout, "max_tokens": 6, "stops": EDITOR}
+            expected = engine.infill(text[:at], text[at:], **options)  # type: ignore[arg-type]
             assert found.pop("file") == str(file)
             reason = expected.finish_reason
             values = {"line": line, "column": column, "layout": layout, "text": expected.text}
-            assert found == values | {"finish_reason": reason}
+            assert found == values | {"finish_reason": reason, "reason": expected.reason}
+    plain = ["--layout", "spm", "--max-tokens", "6", "--raw", "--json"]
+    raw = json.loads(run("infill", model, f"{file}:2:2", *plain))
+    assert raw["text"] == engine.infill(text[:11], text[11:], layout="spm", max_tokens=6).text
     shown = run("infill", model, f"{file}:2:2", "--max-tokens", "6")
     assert shown.startswith("größe = 1\n")
     assert shown.endswith("if x:\n\nend\n")
@@ -108,7 +113,7 @@ def test_mistakes_are_named(model: str, tmp_path: Path, place: str, sentence: st
 
 def test_a_layout_that_does_not_exist(model: str, tmp_path: Path) -> None:
     (tmp_path / "x.py").write_text("x")
-    with pytest.raises(InputError, match="--layout is 'mps'; the layouts are psm, spm, line"):
+    with pytest.raises(InputError, match="--layout is 'mps'; the layouts are auto, psm, spm, line"):
         run("infill", model, f"{tmp_path / 'x.py'}:1:1", "--layout", "mps")
 
 

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from midspan.engine import SampleConfig
-from midspan.engine.sample import Place, choose, top_p, unit
+from midspan.engine.sample import Place, candidates, choose, unit
 from midspan.errors import InputError
 
 
@@ -28,7 +28,7 @@ def reference_top_p(logits: list[float], temperature: float, p: float) -> list[f
 @pytest.mark.parametrize("p", [1e-6, 0.5, 0.9, 1.0])
 def test_top_p_equals_a_plain_reference(temperature: float, p: float) -> None:
     logits = torch.randn(5, 40) * 3
-    ours, ids = top_p(logits, SampleConfig(temperature=temperature, top_p=p))
+    ours, ids = candidates(logits, SampleConfig(temperature=temperature, top_p=p))
     for row, found, order in zip(logits.tolist(), ours, ids, strict=True):
         by_id = torch.zeros(40, dtype=torch.float64).index_copy(0, order, found)
         expected = torch.tensor(reference_top_p(row, temperature, p), dtype=torch.float64)
@@ -38,7 +38,9 @@ def test_top_p_equals_a_plain_reference(temperature: float, p: float) -> None:
 def test_the_token_that_crosses_p_stays() -> None:
     """Only tokens with more than p before them fall away."""
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.15, 0.1]]))
-    kept = [int((top_p(logits, SampleConfig(temperature=1.0, top_p=p))[0] > 0).sum()) for p in (0.3, 0.6, 0.8)]
+    kept = [
+        int((candidates(logits, SampleConfig(temperature=1.0, top_p=p))[0] > 0).sum()) for p in (0.3, 0.6, 0.8)
+    ]
     assert kept == [1, 2, 3]
 
 

@@ -151,7 +151,9 @@ def test_scores_are_the_models_own(engine: Engine, held_out: Corpus) -> None:
         assert infill.nats == pytest.approx(float(nats[-example.num_middle : -1].sum()), rel=1e-4)
         assert infill.end_nats == pytest.approx(float(nats[-1]), rel=1e-4)
         budget = min(max(16, 2 * len(middle)), 96)
-        alone = engine.infill(part.prefix, part.suffix, layout=infill.layout, max_tokens=budget)
+        alone = engine.infill(
+            part.prefix, part.suffix, layout=infill.layout, max_tokens=budget, stop_ids=engine.fim.stop_ids
+        )
         assert (infill.written, infill.ended) == (alone.text, alone.finish_reason == "stop")
 
 

@@ -12,6 +12,7 @@ from tests.train.conftest import byte_tokenizer
 
 from midspan.errors import InputError
 from midspan.evaluate.tasks.key_retrieval import (
+    Filler,
     KeyRetrievalConfig,
     is_right,
     key_retrieval,
@@ -30,7 +31,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 def test_a_prompt_holds_its_key_once_and_ends_in_the_question(tokenizer: Tokenizer) -> None:
-    asked = questions(FILES, tokenizer, CONFIG)
+    asked = questions(Filler.of(FILES, tokenizer), tokenizer, CONFIG)
     assert len(asked) == 2 * 3 * 6
     for question in asked:
         text = tokenizer.decode(question.ids)
@@ -42,7 +43,7 @@ def test_a_prompt_holds_its_key_once_and_ends_in_the_question(tokenizer: Tokeniz
 
 
 def test_the_key_stands_where_it_was_asked_for(tokenizer: Tokenizer) -> None:
-    for question in questions(FILES, tokenizer, CONFIG):
+    for question in questions(Filler.of(FILES, tokenizer), tokenizer, CONFIG):
         text = tokenizer.decode(question.ids)
         share = text.index("def my_function") / len(text)
         widest = max(len(piece) for piece in top_level_pieces(text + " 0")) / len(text)
@@ -54,7 +55,7 @@ def test_a_model_that_copies_is_always_right_and_one_that_guesses_is_not(tokeniz
         found = [re.search(r"end\.\"\"\"\n    return (\d+)", tokenizer.decode(ids)) for ids in prompts]
         return [f" {match[1]}\n" for match in found if match]
 
-    asked = questions(FILES, tokenizer, CONFIG)
+    asked = questions(Filler.of(FILES, tokenizer), tokenizer, CONFIG)
     assert [(c.length, c.place, c.right, c.num_prompts) for c in key_retrieval(asked, copy)] == [
         (length, place, 6, 6) for length in (2000, 6000) for place in (0.0, 0.5, 1.0)
     ]
@@ -62,9 +63,14 @@ def test_a_model_that_copies_is_always_right_and_one_that_guesses_is_not(tokeniz
 
 
 def test_questions_depend_on_nothing_but_their_settings(tokenizer: Tokenizer) -> None:
-    assert questions(FILES, tokenizer, CONFIG) == questions(FILES, tokenizer, CONFIG)
+    assert questions(Filler.of(FILES, tokenizer), tokenizer, CONFIG) == questions(
+        Filler.of(FILES, tokenizer), tokenizer, CONFIG
+    )
     alone = KeyRetrievalConfig(lengths=(6000,), places=(0.0, 0.5, 1.0), num_prompts=6)
-    assert questions(FILES, tokenizer, alone) == questions(FILES, tokenizer, CONFIG)[18:]
+    assert (
+        questions(Filler.of(FILES, tokenizer), tokenizer, alone)
+        == questions(Filler.of(FILES, tokenizer), tokenizer, CONFIG)[18:]
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,8 +92,8 @@ def test_pieces_give_back_the_file() -> None:
 
 def test_what_cannot_be_asked_is_said(tokenizer: Tokenizer) -> None:
     with pytest.raises(InputError, match="too few for a prompt of 5000"):
-        questions(["x = 1\n"], tokenizer, KeyRetrievalConfig(lengths=(5000,)))
+        questions(Filler.of(["x = 1\n"], tokenizer), tokenizer, KeyRetrievalConfig(lengths=(5000,)))
     with pytest.raises(InputError, match=r"cannot stand at 1\.5"):
         KeyRetrievalConfig(places=(1.5,))
     with pytest.raises(InputError, match="no room for the function"):
-        questions(FILES, tokenizer, KeyRetrievalConfig(lengths=(64,)))
+        questions(Filler.of(FILES, tokenizer), tokenizer, KeyRetrievalConfig(lengths=(64,)))

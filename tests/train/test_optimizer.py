@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from midspan.train.optimizer import Optimizer, OptimizerConfig, learning_rate
+from midspan.train.optimizer import Optimizer, OptimizerConfig, learning_rate, round_at_random
 
 
 def test_the_schedule_warms_up_then_falls_to_a_thirtieth() -> None:
@@ -72,6 +72,42 @@ def test_bfloat16_weights_follow_float32_masters() -> None:
     assert weight.weight.item() == torch.tensor(0.98).bfloat16().item()
 
 
+def test_states_in_bfloat16_follow_float32_ones_on_average() -> None:
+    """Steps far below a bfloat16's spacing: rounding to the nearest stands still, rounding at random does not."""
+    ends = {}
+    for rounding in (True, False):
+        weight = nn.Linear(4096, 1, bias=False).to(torch.bfloat16)
+        nn.init.constant_(weight.weight, 1.0)
+        config = OptimizerConfig(
+            lr=1e-4,
+            warmup_steps=0,
+            final_ratio=1.0,
+            weight_decay=0.0,
+            clip=1e6,
+            stochastic_rounding=rounding,
+        )
+        optimizer = Optimizer(weight, config, 100, masters=False)
+        for step in range(50):
+            weight.weight.grad = torch.ones_like(weight.weight)
+            optimizer.step(step)
+        assert {tensor.dtype for tensor in optimizer.state().values()} == {torch.bfloat16}
+        ends[rounding] = weight.weight.float().mean().item()
+    assert ends[False] == 1.0
+    assert ends[True] == pytest.approx(1 - 50 * 1e-4, abs=3e-4)
+
+
+def test_rounding_at_random_takes_a_neighbour_and_is_right_on_average() -> None:
+    number = 1.0 + 3 / 1024  # 3/8 of the way between two bfloat16 numbers
+    weights = torch.full((100_000,), number)
+    round_at_random(weights, torch.Generator().manual_seed(1))
+    assert sorted(weights.unique().tolist()) == [1.0, 1.0078125]
+    assert weights.mean().item() == pytest.approx(number, abs=1e-4)
+    negative = torch.full((100_000,), -number)
+    round_at_random(negative, torch.Generator().manual_seed(1))
+    assert negative.mean().item() == pytest.approx(-number, abs=1e-4)
+    assert torch.equal(weights.bfloat16().float(), weights)
+
+
 def test_state_goes_round() -> None:
     mine, other = _models(torch.bfloat16)[0], _models(torch.bfloat16)[0]
     config = OptimizerConfig(lr=1e-2, warmup_steps=0)
@@ -88,7 +124,9 @@ def test_state_goes_round() -> None:
 
     for step in range(3):
         take(mine, first, step)
-    second.load({name: tensor.clone() for name, tensor in first.state().items()})
+    for name, tensor in first.state().items():
+        second.state()[name].copy_(tensor)
+    second.loaded()
     for step in range(3, 6):
         take(mine, first, step)
         take(other, second, step)

@@ -44,6 +44,7 @@ def test_overrides_win_and_have_types(tmp_path: Path) -> None:
 def test_the_hash_covers_what_decides_the_weights_and_nothing_else(tmp_path: Path) -> None:
     path = _recipe(tmp_path, MINIMAL)
     same = ["checkpoint.every_steps=5", "data.workers=2", "data.corpus=elsewhere", "base=elsewhere"]
+    same += ["parallel.tensor=2", "checkpoint.background=false"]
     other = ["train.steps=3", "optimizer.lr=1e-5", "fim.rate=0.5", "data.seed=1", "lora.rank=2"]
     other += ["model.rope_theta=1e6", "model.chat=chatml"]
     expected = load_recipe(path).hash()
@@ -154,6 +155,10 @@ def test_a_mistake_in_a_mixture_is_named(tmp_path: Path, change: tuple[str, str]
         ("lora.rank=0", "lora.rank is 0"),
         ('lora.targets=["w_proj"]', "'w_proj'"),
         ("checkpoint.keep=1", "at least 2"),
+        ("parallel.tensor=0", "parallel.tensor is 0; it must be at least 1"),
+        ("parallel.shard=0", "at least 1, or -1 for the ranks that are left"),
+        ("parallel.sequence=true", "parallel.sequence is on with parallel.tensor = 1"),
+        ("parallel.activation_checkpointing=all", "'all'; the choices are none, selective, full"),
         ("train.steps", "has no value"),
         ("name.x=1", "goes through name"),
         ("model.theta=1", "unknown key model.theta; did you mean model.rope_theta"),

@@ -12,7 +12,7 @@ import sys
 import typer
 
 from midspan import __version__
-from midspan.cli import convert, corpus, evaluate, generate, models, run, train
+from midspan.cli import annotate, convert, corpus, evaluate, generate, models, plan, run, train
 from midspan.errors import InputError, WorkError
 
 app = typer.Typer(
@@ -26,8 +26,10 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.add_typer(corpus.app, name="corpus")
 train.register(app)
+plan.register(app)
 run.register(app)
 generate.register(app)
+annotate.register(app)
 evaluate.register(app)
 convert.register(app)
 

@@ -21,6 +21,8 @@ _REPORT_EXAMPLES = """
 Examples:
 
   midspan report runs/mine
+
+  midspan report runs/mine runs/other runs/third --out three.html
 """
 
 
@@ -77,13 +79,20 @@ def evaluate(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that hold results.json.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, in any state, or of results.json.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The page; a run's report.html, or midspan-report.html here for several, if not given."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where the page is as a JSON object.")] = False,
 ) -> None:
-    """Make the page of runs that were evaluated."""
+    """Draw a run while it trains or after, or several runs side by side, as one page for a browser."""
     from midspan.evaluate import write_report
 
-    for run in runs:
-        typer.echo(write_report(run))
+    path = write_report(*runs, out=out)
+    typer.echo(json.dumps({"page": str(path)}) if as_json else path)
 
 
 def _print(results: dict[str, Any]) -> None:

@@ -7,11 +7,14 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from midspan.errors import InputError
+
+if TYPE_CHECKING:
+    from midspan.engine.prompts import AnyLayout
 
 _COMPLETE_EXAMPLES = """
 Examples:
@@ -62,7 +65,7 @@ def complete(
 
     sample = SampleConfig(temperature=temperature, top_p=top_p, seed=seed)
     if prompt == "-":
-        prompt = _decode(sys.stdin.buffer.read(), "standard input")
+        prompt = decode(sys.stdin.buffer.read(), "standard input")
     found = Engine.load(model).complete(prompt, max_tokens=max_tokens, sample=sample)
     if as_json:
         typer.echo(json.dumps({"prompt": prompt, "text": found.text, "finish_reason": found.finish_reason}))
@@ -80,11 +83,14 @@ def infill(
             help="Where to write: before this character. Lines and columns count from 1, columns in characters.",
         ),
     ],
-    layout: Annotated[str, typer.Option(help="Order of the parts in the prompt: spm, psm or line.")] = "spm",
+    layout: Annotated[str, typer.Option(help="Order of the parts: auto, spm, psm or line.")] = "auto",
     max_tokens: MaxTokens = 64,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = 0,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="End only where the model ends, even if it writes the suffix again.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write what stands at a place of a file, between what is before and behind it."""
@@ -92,20 +98,24 @@ def infill(
     from rich.text import Text
 
     from midspan.fim import LAYOUTS
+    from midspan.fim.stops import EDITOR, StopRules
 
     at = Place.parse(place)
-    prefix, suffix = at.split(_decode(_read(at.file), str(at.file)))
-    chosen = next((known for known in LAYOUTS if known == layout), None)
+    prefix, suffix = at.split(decode(read(at.file), str(at.file)))
+    known: tuple[AnyLayout, ...] = ("auto", *LAYOUTS)
+    chosen = next((one for one in known if one == layout), None)
     if chosen is None:
-        raise InputError(f"--layout is {layout!r}; the layouts are {', '.join(LAYOUTS)}")
+        raise InputError(f"--layout is {layout!r}; the layouts are auto, {', '.join(LAYOUTS)}")
     from midspan.engine import Engine, SampleConfig
 
     sample = SampleConfig(temperature=temperature, top_p=top_p, seed=seed)
     engine = Engine.load(model)
-    found = engine.infill(prefix, suffix, layout=chosen, max_tokens=max_tokens, sample=sample)
+    rules = StopRules() if raw else EDITOR
+    found = engine.infill(prefix, suffix, layout=chosen, max_tokens=max_tokens, sample=sample, stops=rules)
     if as_json:
         result = {"file": str(at.file), "line": at.line, "column": at.column, "layout": chosen}
-        typer.echo(json.dumps(result | {"text": found.text, "finish_reason": found.finish_reason}))
+        result |= {"text": found.text, "finish_reason": found.finish_reason, "reason": found.reason}
+        typer.echo(json.dumps(result))
         return
     above = "".join(prefix.splitlines(keepends=True)[-_SHOWN_LINES:])
     below = "".join(suffix.splitlines(keepends=True)[:_SHOWN_LINES])
@@ -148,14 +158,16 @@ class Place:
         return text[:start], text[start:]
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """A file that a user named."""
     try:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); name a text file") from error
 
 
-def _decode(data: bytes, name: str) -> str:
+def decode(data: bytes, name: str) -> str:
+    """Text that a user named; InputError for what is none."""
     if b"\0" in data:
         raise InputError(f"{name} is binary (byte 0 at offset {data.index(0)}); name a text file")
     try:

@@ -15,6 +15,8 @@ Examples:
   midspan train recipes/smol/code.toml --out runs/mine --set train.steps=400 --set optimizer.lr=5e-4
 
   midspan train recipes/smol/code.toml --out runs/mine --set train.steps=400 --set optimizer.lr=5e-4 --resume
+
+  torchrun --nproc-per-node 8 -m midspan train recipes/code-llama/7b-code.toml --set parallel.context=2
 """
 
 

@@ -1,109 +1,111 @@
-"""Prompts → completions: every prompt is read alone, then all sequences grow together.
+"""The engine: a model and its vocabulary, behind requests that several threads may make.
 
-    slot 0   prompt prompt prompt t t t t      one forward pass writes one token of every running sequence;
-    slot 1   prompt prompt t t                 weights are read once for all of them, which is most of the time
-    slot 2   prompt prompt prompt prompt t     of decoding
+    submit(request) → handle        iterate over its text, wait for its result, or cancel it
+    infill, complete                one text, waited for
+    generate                        many prompts at a time, in their order
 
-A sequence that ends gives its slot to the last one, and the next prompt starts there: slots in use are always
-the first ones, and no step is spent on a finished sequence. What a sequence gets does not depend on the others
-but for the last bits of the arithmetic.
+Nobody computes in the background. Whoever waits for a text takes the lead and lets all requests make a step, until
+its own is there; the others wait for news meanwhile. A server that wants one thread to compute keeps one waiting
+(`background`).
 
 A prompt that ends in text is healed (`fim.heal`): its last tokens are taken back and written again by the model.
-
-Left out: reuse of what an earlier call has read, speculation, streaming.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import numpy as np
 import torch
-import xxhash
-from torch import Tensor
 
 from midspan.cache import resolve_model
-from midspan.engine.sample import Place, SampleConfig, choose
+from midspan.engine.cache import Slots
+from midspan.engine.front import Front
+from midspan.engine.request import GREEDY, NO_RULES, Completion, Handle, Request
+from midspan.engine.runner import FewTokens, Runner, TorchRunner
+from midspan.engine.sample import SampleConfig
+from midspan.engine.scheduler import Scheduler, copies
+from midspan.engine.speculate import CopyDrafter, Drafter, DraftModel
 from midspan.errors import InputError
-from midspan.fim import Example, FimFormat, Healer, Layout, infill_prompt
-from midspan.fim.example import bos_of
-from midspan.model import KVCache, Llama
+from midspan.fim import Example
+from midspan.fim.stops import StopRules
+from midspan.model import Llama
 from midspan.model.loss import token_losses
 from midspan.model.weights import load_model, tokenizer_path
 from midspan.tokenizer import Tokenizer
 
-GREEDY = SampleConfig()
+_CHUNK, _CHUNK_GPU = 128, 2048
+"""Tokens of prompts in a step: a fraction of a second on either."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What the model wrote after a prompt."""
+class Engine(Front):
+    """A model that completes, infills and chats."""
 
-    ids: list[int]
-    """Without the id that stopped it; what was owed stands at the beginning."""
-    text: str
-    """`ids` as text, without what was owed; bytes that are no UTF-8 are U+FFFD."""
-    finish_reason: Literal["stop", "length"]
-    losses: list[float] | None = None
-    """Nats of the last `num_middle` ids of the example that was read along with the prompt."""
-
-
-@dataclass(slots=True)
-class _Sequence:
-    """One running sequence."""
-
-    index: int
-    place: tuple[int, int]
-    prompt: Sequence[int]
-    budget: int
-    """Tokens that it may write, beside those that begin by saying what is owed."""
-    limit: int
-    """Tokens for which there are positions."""
-    hidden_d: Tensor
-    losses: list[float] | None
-    owed: bytes
-    """What the next tokens have to say first."""
-    num_owed: int
-    """Bytes that were owed at the start."""
-    ids: list[int] = field(default_factory=list)
-    stopped: bool = False
-
-    @property
-    def next_place(self) -> Place:
-        return Place(*self.place, len(self.prompt) + len(self.ids))
-
-    @property
-    def finished(self) -> bool:
-        return self.stopped or len(self.ids) >= min(self.budget, self.limit)
-
-
-class Engine:
-    """A model that completes and infills."""
-
-    def __init__(self, model: Llama, tokenizer: Tokenizer, *, max_batch: int = 32) -> None:
+    def __init__(
+        self,
+        model: Llama,
+        tokenizer: Tokenizer,
+        *,
+        max_batch: int = 32,
+        cache_memory: int | None = None,
+        store_memory: int | None = None,
+        chunk: int | None = None,
+        speculate: bool = True,
+        draft: Llama | None = None,
+        decoder: FewTokens | None = None,
+    ) -> None:
         """
         Args:
             model: on any device, in any dtype.
             tokenizer: the model's own; the embedding may have further, padding rows.
             max_batch: sequences that run at a time.
+            cache_memory: bytes of keys and values of running sequences; a quarter of the memory if None.
+            store_memory: bytes of those that are kept for later; a sixteenth of the memory if None.
+            chunk: tokens of prompts that a step reads.
+            speculate: guess ahead in `complete` and `infill` (see `engine.speculate`).
+            draft: a smaller model of the same vocabulary that guesses ahead.
+            decoder: a kernel that reads few tokens in the model's place.
 
         Raises:
             InputError: the vocabulary has more ids than the model has rows.
         """
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise InputError(
-                f"the vocabulary has {tokenizer.vocab_size} ids and the model's embedding only "
-                f"{model.config.vocab_size} rows; use the tokenizer that belongs to the model"
-            )
-        self.model, self.tokenizer = model, tokenizer
-        self.max_batch = max_batch
-        self.fim = FimFormat.detect(tokenizer)
-        """The model's sentinels and layouts; None where it cannot infill."""
+        for each in (model, draft):
+            if each is not None and tokenizer.vocab_size > each.config.vocab_size:
+                raise InputError(
+                    f"the vocabulary has {tokenizer.vocab_size} ids and the model's embedding only "
+                    f"{each.config.vocab_size} rows; use the tokenizer that belongs to the model"
+                )
+        self.runner: Runner = TorchRunner(model, decoder)
+        super().__init__(tokenizer, max_positions=self.runner.max_positions, speculate=speculate)
+        self.model, self.max_batch = model, max_batch
+        on_gpu = self.runner.cache.memory.device.type != "cpu"
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = torch.cuda.mem_get_info()[0] if on_gpu else physical
+        self.slots = Slots(
+            self.runner.cache,
+            max_slots=max_batch,
+            max_positions=self.runner.max_positions,
+            max_bytes=memory // 4 if cache_memory is None else cache_memory,
+            store_bytes=memory // 16 if store_memory is None else store_memory,
+        )
+        self._draft = None if draft is None else DraftModel(TorchRunner(draft), tokenizer.vocab_size)
+        self.scheduler = Scheduler(
+            self.runner,
+            self.slots,
+            tokenizer,
+            lambda: self.healer,
+            chunk=chunk or (_CHUNK_GPU if on_gpu else _CHUNK),
+            drafter=self._drafter,
+        )
+        self._inbox: deque[Handle] = deque()
+        self._turn = threading.Condition()
+        self._led = False
+        self._ended = False
 
     @staticmethod
     def load(
@@ -111,7 +113,7 @@ class Engine:
         *,
         dtype: torch.dtype = torch.bfloat16,
         device: torch.device | str = "cpu",
-        max_batch: int = 32,
+        **options: Any,
     ) -> Engine:
         """The model that a name, a checkpoint's path or a run's folder means, with its tokenizer.
 
@@ -120,92 +122,21 @@ class Engine:
         """
         path = resolve_model(name_or_path)
         tokenizer = Tokenizer.load(tokenizer_path(path))
-        return Engine(load_model(path, dtype=dtype, device=device), tokenizer, max_batch=max_batch)
+        return Engine(load_model(path, dtype=dtype, device=device), tokenizer, **options)
 
-    def complete(self, text: str, *, max_tokens: int, sample: SampleConfig = GREEDY) -> Completion:
-        """Go on with a text, up to the first special token.
-
-        Raises:
-            InputError: as `generate`.
-        """
-        prompt, owed = self.healer.take_back(bos_of(self.tokenizer) + self.tokenizer.encode(text))
-        return self.generate(
-            [prompt], max_tokens=max_tokens, stop_ids=self._special_ids, sample=sample, owed=[owed]
-        )[0]
-
-    def infill(
-        self,
-        prefix: str,
-        suffix: str,
-        *,
-        layout: Layout = "spm",
-        max_tokens: int,
-        sample: SampleConfig = GREEDY,
-    ) -> Completion:
-        """What stands between two texts.
-
-        Of texts that are too long for the model together, the end of the prefix and the start of the suffix
-        are used.
+    def submit(self, request: Request) -> Handle:
+        """Begin to work on a request; whoever waits for one works on all.
 
         Raises:
-            InputError: the vocabulary has no sentinels, the family no such layout, or as `generate`.
+            InputError: the prompt is empty or too long, or max_tokens is not positive.
         """
-        prompt = self.infill_prompt(prefix, suffix, layout=layout, max_tokens=max_tokens)
-        assert self.fim is not None
-        prompt, owed = self.healer.take_back(prompt)
-        return self.generate(
-            [prompt], max_tokens=max_tokens, stop_ids=self.fim.stop_ids, sample=sample, owed=[owed]
-        )[0]
+        self._check(request)
+        handle = Handle(request, self._advance)
+        self._inbox.append(handle)
+        with self._turn:
+            self._turn.notify_all()
+        return handle
 
-    def infill_prompt(self, prefix: str, suffix: str, *, layout: Layout, max_tokens: int) -> list[int]:
-        """The ids of an infilling prompt that leaves room for `max_tokens`.
-
-        The prefix has three quarters of the room and the suffix one; what one does not need the other gets.
-        """
-        if self.fim is None:
-            raise InputError(
-                "this model's vocabulary has no infilling sentinels; train it with recipes/smol/code.toml, "
-                "or use `midspan complete`"
-            )
-        limit = self.model.config.max_positions - max_tokens
-        budget = limit - len(self.fim.assemble(layout, (), ()))
-        if budget < 1:
-            raise InputError(
-                f"{max_tokens} new tokens leave no room for a prompt in the model's "
-                f"{self.model.config.max_positions} positions; ask for fewer"
-            )
-        while True:
-            parts = self._cut(prefix, suffix, budget)
-            prompt = infill_prompt(self.tokenizer, self.fim, *parts, layout)
-            if len(prompt) <= limit:
-                return prompt
-            budget -= len(prompt) - limit  # a text that was cut may need other, more tokens at its border
-
-    def _cut(self, prefix: str, suffix: str, budget: int) -> tuple[str, str]:
-        """The end of the prefix and the start of the suffix that are `budget` tokens together."""
-        prefix_ids = self.tokenizer.encode(prefix)
-        suffix_ids = self.tokenizer.encode(suffix, leading_space=False)
-        num_suffix = min(len(suffix_ids), max(budget // 4, budget - len(prefix_ids)))
-        num_prefix = budget - num_suffix
-        if num_prefix < len(prefix_ids):
-            prefix = self._text(prefix_ids[len(prefix_ids) - num_prefix :])
-        if num_suffix < len(suffix_ids):
-            suffix = self._text(suffix_ids[:num_suffix])
-        return prefix, suffix
-
-    def _text(self, ids: list[int]) -> str:
-        return self.tokenizer.decode_bytes(ids).decode("utf-8", errors="ignore")  # a token may end in a character
-
-    @cached_property
-    def healer(self) -> Healer:
-        """Token healing for this vocabulary."""
-        return Healer(self.tokenizer)
-
-    @cached_property
-    def _special_ids(self) -> frozenset[int]:
-        return frozenset(filter(self.tokenizer.is_special, range(self.tokenizer.vocab_size)))
-
-    @torch.inference_mode()
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -216,6 +147,7 @@ class Engine:
         owed: Sequence[bytes] | None = None,
         examples: Sequence[Example] | None = None,
         progress: Callable[[int], None] | None = None,
+        stops: StopRules | None = None,
     ) -> list[Completion]:
         """Complete prompts of token ids, in their order.
 
@@ -232,39 +164,47 @@ class Engine:
             examples: for each prompt, the example with the true middle. Its losses come with the completion,
                 and what it shares with the prompt is read once.
             progress: called with the number of finished prompts.
+            stops: what ends a text beside `stop_ids`.
 
         Raises:
             InputError: a prompt is empty or too long, or max_tokens is not positive.
         """
-        owed = [b""] * len(prompts) if owed is None else owed
-        budgets = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
-        examples_or_none = list(examples) if examples is not None else [None] * len(prompts)
-        needed = [self._checked(*one) for one in zip(prompts, budgets, owed, examples_or_none, strict=True)]
-        places = _places(prompts)
-        num_slots = min(self.max_batch, len(prompts))
-        cache = self._cache(max(needed, default=0), num_slots)
-        # Longest first: sequences of like length run together, and a step costs as much as its longest.
-        waiting = deque(sorted(range(len(prompts)), key=lambda i: -needed[i]))
-        running: list[_Sequence] = []
-        done: dict[int, Completion] = {}
-        while waiting or running:
-            while waiting and len(running) < num_slots:
-                i = waiting.popleft()
-                hidden_d, losses = self._read_prompt(cache, len(running), prompts[i], examples_or_none[i])
-                limit = self.model.config.max_positions - len(prompts[i])
-                running.append(
-                    _Sequence(i, places[i], prompts[i], budgets[i], limit, hidden_d, losses, owed[i], len(owed[i]))
-                )
-            self._choose(running, stop_ids, sample)
-            for slot in reversed(range(len(running))):
-                if running[slot].finished:
-                    done[running[slot].index] = self._completion(running[slot])
-                    _release(cache, running, slot)
+        number = len(prompts)
+        budgets = [max_tokens] * number if isinstance(max_tokens, int) else list(max_tokens)
+        requests = [
+            Request(
+                prompt=prompt,
+                max_tokens=budget,
+                owed=due,
+                stop_ids=frozenset(stop_ids),
+                sample=sample,
+                copy=copy,
+                stops=stops or NO_RULES,
+                example=example,
+                keep=False,
+            )
+            for prompt, budget, due, copy, example in zip(
+                prompts,
+                budgets,
+                [b""] * number if owed is None else owed,
+                copies(prompts),
+                [None] * number if examples is None else examples,
+                strict=True,
+            )
+        ]
+        for request in requests:
+            self._check(request)
+        # Longest first: what runs together is of like length, and the cache grows once.
+        order = sorted(range(number), key=lambda i: -(len(requests[i].prompt) + requests[i].max_tokens))
+        handles = {i: self.submit(requests[i]) for i in order}
+        left = set(handles.values())
+        while left:
+            handle = next(iter(left))
+            self._advance(handle, None)
+            left = {handle for handle in left if not handle.done}
             if progress is not None:
-                progress(len(done))
-            if running:
-                self._step(cache, running)
-        return [done[i] for i in range(len(prompts))]
+                progress(number - len(left))
+        return [handles[i].result() for i in range(number)]
 
     @torch.inference_mode()
     def losses(self, ids: Sequence[int]) -> list[float]:
@@ -273,110 +213,82 @@ class Engine:
         hidden_ld = self.model.hidden(ids_l[None, :-1])[0]
         return token_losses(hidden_ld, self.model.lm_head, ids_l[1:]).tolist()
 
-    def _checked(self, prompt: Sequence[int], budget: int, owed: bytes, example: Example | None) -> int:
-        """Positions that a sequence needs at most."""
-        positions = self.model.config.max_positions
-        longest = max(len(prompt) + 1, len(example.ids) if example else 0)
-        if not prompt:
-            raise InputError("a prompt is empty; give it at least one token")
-        if longest > positions:
-            raise InputError(
-                f"a prompt of {len(prompt)} tokens does not fit the model's {positions} positions; shorten it"
-            )
-        if budget < 1:
-            raise InputError(f"max_tokens is {budget}; it must be at least 1")
-        return max(longest, min(len(prompt) + budget + len(owed), positions))  # a token says a byte at least
+    @contextmanager
+    def background(self) -> Iterator[None]:
+        """One thread computes for all requests, until the block ends."""
+        thread = threading.Thread(target=self._lead_always, name="midspan-engine")
+        self._ended = False
+        thread.start()
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._ended = True
+                self._turn.notify_all()
+            thread.join()
 
-    def _cache(self, capacity: int, num_slots: int) -> KVCache:
-        weight = self.model.model.norm.weight
-        return KVCache(
-            self.model.config,
-            capacity=capacity,
-            num_slots=num_slots,
-            dtype=weight.dtype,
-            device=weight.device,
-        )
+    def match(self, prompt: Sequence[int]) -> int:
+        """See `Front.match`."""
+        return self.slots.match(prompt)
 
-    def _read(self, cache: KVCache, slot: int, ids: Sequence[int]) -> Tensor:
-        """Append ids to one sequence; their final hidden states (length, hidden size)."""
-        ids_1l = torch.tensor([ids], device=cache.memory.device)
-        return self.model.hidden(ids_1l, cache=cache, slots=slice(slot, slot + 1))[0]
+    def _advance(self, handle: Handle, whole: bool | None) -> None:
+        """Make steps, or let another thread make them, until a handle has news, or (`whole`) its end.
 
-    def _read_prompt(
-        self, cache: KVCache, slot: int, prompt: Sequence[int], example: Example | None
-    ) -> tuple[Tensor, list[float] | None]:
-        """Fill a slot with a prompt: the hidden state of its last token, and the example's losses."""
-        cache.truncate(slot, 0)
-        if example is None:
-            return self._read(cache, slot, prompt)[-1], None
-        hidden_ld = self._read(cache, slot, example.ids[:-1])
-        n = example.num_middle
-        targets_n = torch.tensor(example.ids[-n:], device=hidden_ld.device)
-        losses = token_losses(hidden_ld[-n:], self.model.lm_head, targets_n).tolist()
-        shared = _num_shared(prompt, example.ids[:-1])
-        cache.truncate(slot, shared)
-        if shared == len(prompt):
-            return hidden_ld[shared - 1], losses
-        return self._read(cache, slot, prompt[shared:])[-1], losses
+        `None` for `whole` makes one step, unless the end is there.
+        """
 
-    def _choose(self, running: list[_Sequence], stop_ids: Collection[int], sample: SampleConfig) -> None:
-        """Give every running sequence its next token."""
-        logits_nv = self.model.lm_head(torch.stack([s.hidden_d for s in running]))
-        # Rows of the embedding beyond the vocabulary are padding, and no tokens.
-        logits_nv = logits_nv[:, : self.tokenizer.vocab_size]
-        for sequence, logits_v in zip(running, logits_nv, strict=True):
-            if sequence.owed:
-                allowed = torch.tensor(self.healer.allowed(sequence.owed), device=logits_v.device)
-                kept = logits_v[allowed]
-                logits_v.fill_(-torch.inf)
-                logits_v[allowed] = kept
-        chosen = choose(logits_nv, sample, [s.next_place for s in running])
-        for sequence, token_id in zip(running, chosen, strict=True):
-            if token_id in stop_ids:
-                sequence.stopped = True
-                continue
-            sequence.ids.append(token_id)
-            if sequence.owed:
-                sequence.owed = sequence.owed[len(self.tokenizer.piece_bytes(token_id)) :]
-                sequence.budget += 1
+        def ready() -> bool:
+            return handle.has_news if whole is False else handle.done
 
-    def _step(self, cache: KVCache, running: list[_Sequence]) -> None:
-        """Read the token that every running sequence got last."""
-        ids_n1 = torch.tensor([[s.ids[-1]] for s in running], device=cache.memory.device)
-        hidden_n1d = self.model.hidden(ids_n1, cache=cache, slots=slice(0, len(running)))
-        for sequence, hidden_d in zip(running, hidden_n1d[:, 0], strict=True):
-            sequence.hidden_d = hidden_d
+        while True:
+            with self._turn:
+                self._turn.wait_for(lambda: ready() or not self._led)
+                if ready():
+                    return
+                self._led = True
+            try:
+                self._step()
+            finally:
+                with self._turn:
+                    self._led = False
+                    self._turn.notify_all()
+            if whole is None:
+                return
 
-    def _completion(self, sequence: _Sequence) -> Completion:
-        data = self.tokenizer.decode_bytes(sequence.ids)[sequence.num_owed :]
-        text = data.decode("utf-8", errors="replace")
-        reason: Literal["stop", "length"] = "stop" if sequence.stopped else "length"
-        return Completion(sequence.ids, text, reason, sequence.losses)
+    def _lead_always(self) -> None:
+        with self._turn:
+            while self._led:
+                self._turn.wait()
+            self._led = True
+        try:
+            while not self._ended:
+                if not self._step():
+                    with self._turn:
+                        self._turn.notify_all()
+                        self._turn.wait_for(lambda: self._ended or bool(self._inbox))
+                with self._turn:
+                    self._turn.notify_all()
+        finally:
+            with self._turn:
+                self._led = False
+                self._turn.notify_all()
 
+    @torch.inference_mode()
+    def _step(self) -> bool:
+        while self._inbox:
+            self.scheduler.submit(self._inbox.popleft())
+        try:
+            return self.scheduler.step()
+        except BaseException as error:  # whoever waits for a text learns of it, and the next request begins anew
+            self.scheduler.abandon(error)
+            if not isinstance(error, Exception):
+                raise
+            return False
 
-def _release(cache: KVCache, running: list[_Sequence], slot: int) -> None:
-    """Take a finished sequence out; the last one moves into its slot."""
-    last = len(running) - 1
-    if slot != last:
-        cache.fork(last, slot)
-        running[slot] = running[last]
-    running.pop()
-
-
-def _places(prompts: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """A number for every prompt, by its ids alone, and which occurrence of it this is."""
-    seen: Counter[int] = Counter()
-    places = []
-    for prompt in prompts:
-        number = xxhash.xxh3_64_intdigest(np.array(prompt, dtype="<u4").tobytes())
-        places.append((number, seen[number]))
-        seen[number] += 1
-    return places
-
-
-def _num_shared(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common beginning."""
-    for index, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return index
-    return min(len(a), len(b))
+    def _drafter(self, handle: Handle) -> Drafter | None:
+        request = handle.request
+        if request.drafts is None:
+            return None
+        if self._draft is not None:
+            return self._draft.drafter()
+        return CopyDrafter(self.tokenizer, request.prompt, request.drafts, request.owed + request.guess)

@@ -1,4 +1,5 @@
-"""A run as one page: what was trained, what it scores beside its base, how the loss fell, and what it writes.
+"""A run as one page, while it trains or after: what is trained, how it goes, what it scores beside its base, and
+what it writes. Several runs as one page stand side by side (`side_by_side.py`).
 
 The page is a single file: no script, no font, no picture is fetched. Everything that comes from a corpus or a
 model is escaped. A line feed follows every <pre>, since HTML drops the first one.
@@ -16,13 +17,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from midspan.errors import InputError
+from midspan.evaluate import side_by_side
+from midspan.evaluate.curves import evaluation_charts, training_charts
+from midspan.evaluate.runs import RunView, view
 from midspan.files import write_text
-from midspan.page import html_page, loss_curve
-from midspan.train import read_recipe
-from midspan.train.metrics import StepMetrics, read_metrics
+from midspan.page import html_page
+from midspan.train.metrics import StepMetrics
 
-REPORT = "report.html"
+REPORT, REPORT_OF_SEVERAL = "report.html", "midspan-report.html"
 EXAMPLES_PER_KIND = 4
 _HEADLINES = ("all exact match", "all edit similarity", "all bits with the end", "all ended by itself")
 _KINDS = {
@@ -34,42 +36,54 @@ _KINDS = {
 _LAYOUTS = {"psm": "PSM: prefix, suffix, middle", "spm": "SPM: suffix, prefix, middle"}
 
 
-def write_report(run: Path) -> Path:
-    """Make `report.html` of a folder with results.json, and recipe.json and metrics.jsonl where it is a run.
+def write_report(*folders: Path, out: Path | None = None) -> Path:
+    """Make the page of a run, or of several side by side.
+
+    Args:
+        folders: runs, in any state, or folders that hold results.json alone.
+        out: the file to write; `report.html` in the run's folder, or for several `midspan-report.html` here.
 
     Raises:
-        InputError: there are no results, or they cannot be read.
+        InputError: a folder is neither, or what it holds is damaged.
     """
-    try:
-        results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{run} has no results.json; run `midspan eval {run}` first") from error
-    except ValueError as error:
-        raise InputError(f"{run / 'results.json'} is damaged ({error}); run `midspan eval {run}` again") from error
-    recipe = read_recipe(run) if (run / "recipe.json").is_file() else None
-    path = run / REPORT
-    write_text(path, page(results, recipe, read_metrics(run / "metrics.jsonl")))
+    runs = [view(folder) for folder in folders]
+    if len(runs) == 1:
+        path = out or folders[0] / REPORT
+        write_text(path, page(runs[0]))
+    else:
+        path = out or Path(REPORT_OF_SEVERAL)
+        write_text(path, side_by_side.page(runs, _number))
     return path
 
 
-def page(results: dict[str, Any], recipe: dict[str, Any] | None, steps: Sequence[StepMetrics]) -> str:
-    """The page as HTML."""
-    title = recipe["name"] if recipe else results["name"]
-    sections = [_header(title, results, recipe), _cards(results["rows"])]
-    if recipe:
-        sections.append(_training(recipe, steps))
-    if len(steps) > 1:
-        curve = loss_curve([s.step for s in steps], [s.loss for s in steps])
-        note = "Nats per trained token: each step a dot, the line their running mean."
-        sections.append(f'<h2>Loss while training</h2>{curve}<p class="soft">{note}</p>')
-    sections += [_table(results), _examples(results["examples"])]
-    return html_page(title, sections)
+def page(run: RunView) -> str:
+    """The page of one run as HTML."""
+    results, sections = run.results, [_header(run)]
+    if results:
+        sections.append(_cards(results["rows"]))
+    if run.recipe:
+        sections.append(_training(run.recipe, run.steps))
+    if charts := training_charts([run]):
+        note = "Each step a dot and the line their running mean, where there are dots."
+        sections.append(f'<h2>Training</h2>{charts}<p class="soft">{note}</p>')
+    if charts := evaluation_charts([run]):
+        note = (
+            "The same held-out files and holes each time; a hole is filled exactly where greedy decoding writes "
+            "the tokens of the truth and ends."
+        )
+        sections.append(f'<h2>Evaluations while training</h2>{charts}<p class="soft">{note}</p>')
+    if results:
+        sections += [_table(results), _examples(results["examples"])]
+    return html_page(run.name, sections)
 
 
-def _header(title: str, results: dict[str, Any], recipe: dict[str, Any] | None) -> str:
+def _header(run: RunView) -> str:
+    recipe, results = run.recipe, run.results
     about = f"<p>{escape(recipe['description'])}</p>" if recipe and recipe.get("description") else ""
-    made = (results["date"], results["hardware"], f"Midspan {results['commit']}")
-    return f'<h1>{escape(title)}</h1>{about}<p class="soft">{escape(" · ".join(made))}</p>'
+    made = [run.state] if recipe else []
+    if results:
+        made += [results["date"], results["hardware"], f"Midspan {results['commit']}"]
+    return f'<h1>{escape(run.name)}</h1>{about}<p class="soft">{escape(" · ".join(made))}</p>'
 
 
 def _cards(rows: Iterable[dict[str, Any]]) -> str:
@@ -94,12 +108,12 @@ def _training(recipe: dict[str, Any], steps: Sequence[StepMetrics]) -> str:
     size = f"{train['steps']:,} steps of {train['rows_per_step']:,} rows of {data['row_tokens']:,} tokens"
     facts = {
         "base": recipe["base"],
-        "corpus": data["corpus"],
+        "corpus": data["corpus"] or ", ".join(f"{s['name']} {s['share']:g}" for s in data["sources"]),
         "method": {
             "lora": f"LoRA, rank {recipe['lora']['rank']}",
             "layers": "all weights of the layers, and the sentinels' rows",
             "full": "all weights",
-        }[train["method"]],
+        }.get(train["method"], train["method"]),
         "size": size,
         "infilling": f"rate {fim['rate']:g}, SPM share {fim['spm_rate']:g}; middles: {spans}",
         "learning rate": f"{recipe['optimizer']['lr']:g}",
@@ -108,6 +122,12 @@ def _training(recipe: dict[str, Any], steps: Sequence[StepMetrics]) -> str:
         minutes, last = steps[-1].seconds / 60, steps[-1]
         pace = last.tokens / last.seconds if last.seconds else 0.0
         facts["trained"] = f"{last.tokens:,} tokens in {minutes:,.1f} minutes, {pace:,.0f} tokens/s"
+        mfu = [s.mfu for s in steps if s.mfu is not None]
+        if mfu:
+            facts["MFU"] = f"{100 * sorted(mfu)[len(mfu) // 2]:.0f} % in the middle step"
+        waited = [s.data_seconds for s in steps if s.data_seconds is not None]
+        if len(waited) == len(steps) and last.seconds:
+            facts["waiting for rows"] = f"{100 * sum(waited) / last.seconds:.1f} % of the time"
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(fact))}</dd>" for name, fact in facts.items())
     whole = escape(json.dumps(recipe, indent=2, ensure_ascii=False))
     details = f"<details><summary>The whole recipe</summary><pre>{whole}</pre></details>"

@@ -35,6 +35,7 @@ class Healer:
                 ids[data].append(token_id)
         self._tokenizer, self._ids = tokenizer, ids
         self._sorted = sorted(ids)
+        self._can_be_said = {b"": True}
 
     def take_back(self, prompt: Sequence[int]) -> tuple[list[int], bytes]:
         """The prompt without its broken end, and the bytes of that end.
@@ -52,12 +53,49 @@ class Healer:
         return kept, owed
 
     def allowed(self, owed: bytes) -> list[int]:
-        """Ids that agree with the bytes owed: those that begin with them, and those that they begin with."""
-        beginnings = [owed[:end] for end in range(1, len(owed))]
+        """Ids that agree with the bytes owed: those that begin with them, and those that they begin with.
+
+        A beginning of which no token can say the rest is not among them: a vocabulary may lack single bytes.
+        """
+        beginnings = [owed[:end] for end in range(1, len(owed)) if self._sayable(owed[end:])]
         from_here = itertools.islice(self._sorted, bisect_left(self._sorted, owed), None)
         longer = itertools.takewhile(lambda data: data.startswith(owed), from_here)
         pieces = (*(data for data in beginnings if data in self._ids), *longer)
         return [token_id for data in pieces for token_id in self._ids[data]]
+
+    def spell(self, data: bytes) -> list[int]:
+        """The fewest ids that are exactly these bytes; they are bytes that tokens were taken back for."""
+        best: dict[int, list[int]] = {0: []}
+        for start in range(len(data)):
+            for end in range(start + 1, len(data) + 1) if start in best else ():
+                if data[start:end] in self._ids and len(best.get(end, data)) > len(best[start]) + 1:
+                    best[end] = [*best[start], self._ids[data[start:end]][0]]
+        return best[len(data)]
+
+    def within(self, text: bytes) -> list[int]:
+        """Ids that `text` begins with, and whose rest can be said in its turn."""
+        ends = (end for end in range(1, len(text) + 1) if text[:end] in self._ids and self._exactly(text[end:]))
+        return [token_id for end in ends for token_id in self._ids[text[:end]]]
+
+    def _exactly(self, text: bytes) -> bool:
+        """Whether some tokens are exactly these bytes."""
+        reachable = {0}
+        for start in range(len(text)):
+            if start in reachable:
+                reachable |= {end for end in range(start + 1, len(text) + 1) if text[start:end] in self._ids}
+        return len(text) in reachable
+
+    def _sayable(self, owed: bytes) -> bool:
+        """Whether some tokens, one after the other, begin with these bytes."""
+        if owed not in self._can_be_said:
+            if len(self._can_be_said) > 10_000:
+                self._can_be_said = {b"": True}
+            place = bisect_left(self._sorted, owed)
+            begins = place < len(self._sorted) and self._sorted[place].startswith(owed)
+            self._can_be_said[owed] = begins or any(
+                owed[:end] in self._ids and self._sayable(owed[end:]) for end in range(1, len(owed))
+            )
+        return self._can_be_said[owed]
 
     def _extended(self, data: bytes) -> bool:
         """Whether some token begins with `data` and goes on."""

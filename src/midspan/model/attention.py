@@ -3,7 +3,7 @@
     training rows    several documents packed in a row; each attends only to itself:
                      segments (0, 5, 9)     d d d d d | e e e e
     a whole prompt   one document, nothing cached
-    cached           new tokens against what the cache holds, every sequence at a length of its own
+    cached           new tokens of one sequence against what the cache holds of it
 
 No length-squared mask is ever built. Packed documents run one by one through torch's fused causal kernel: exact,
 with a backward on every device. On a GPU they run in one launch where torch has a kernel for that (`varlen_attn`,
@@ -15,10 +15,10 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +52,10 @@ class Segments:
     def _ends(self) -> dict[torch.device, Tensor]:
         return {}
 
+    def attend(self, q_bhld: Tensor, k_bkld: Tensor, v_bkld: Tensor) -> Tensor:
+        """Causal attention of every document over itself; shapes as for the function `attend`."""
+        return attend_packed(q_bhld, k_bkld, v_bkld, self)
+
 
 def attend(
     q_bhld: Tensor,
@@ -60,6 +64,7 @@ def attend(
     *,
     segments: Segments | None = None,
     mask: Tensor | None = None,
+    cached: bool = False,
 ) -> Tensor:
     """Causal attention with grouped key/value heads.
 
@@ -68,20 +73,20 @@ def attend(
         k_bkld: keys (batch, key/value heads, keys, head_dim); heads is a multiple of key/value heads.
         v_bkld: values, as keys.
         segments: packed documents of the one sequence in the batch; keys are then the same tokens.
-        mask: booleans (batch, 1, length, keys), True where a query may look; without it the last query sees
-            every key (plain causal), which needs as many queries as keys.
+        mask: booleans (batch, 1, length, keys), True where a query may look; for cached keys only.
+        cached: keys may be more than queries; without a mask, every query then sees all of them.
 
     Returns:
         (batch, heads, length, head_dim).
     """
     groups = q_bhld.shape[1] // k_bkld.shape[1]
-    if mask is not None:
+    if cached:
         # Heads that share keys stand beside each other as further queries: the cache is read once, not copied.
         q_bkgd = q_bhld.reshape(len(q_bhld), k_bkld.shape[1], -1, q_bhld.shape[-1])
-        mask = mask.repeat(1, 1, groups, 1)
+        mask = None if mask is None else mask.repeat(1, 1, groups, 1)
         return F.scaled_dot_product_attention(q_bkgd, k_bkld, v_bkld, attn_mask=mask).reshape(q_bhld.shape)
     if segments is not None:
-        return attend_packed(q_bhld, k_bkld, v_bkld, segments)
+        return segments.attend(q_bhld, k_bkld, v_bkld)
     if groups > 1:
         k_bkld, v_bkld = (x.repeat_interleave(groups, dim=1) for x in (k_bkld, v_bkld))
     return F.scaled_dot_product_attention(q_bhld, k_bkld, v_bkld, is_causal=True)
@@ -125,13 +130,17 @@ def attend_varlen(
     return kernel(q_lhd, k_lkd, v_lkd, ends, ends, longest, longest, **causal).transpose(0, 1)[None]
 
 
-_varlen: Callable[..., Tensor] | None = None
-_VARLEN_WORDS = frozenset[str]()
-with suppress(ImportError):  # torch before 2.10
-    from torch.nn.attention import varlen
+def _find_varlen() -> Callable[..., Tensor] | None:
+    """Torch's kernel for packed documents; None before 2.10."""
+    try:
+        varlen = import_module("torch.nn.attention.varlen")
+    except ImportError:
+        return None
+    return getattr(varlen, "varlen_attn", None)
 
-    _varlen = cast(Callable[..., Tensor], varlen.varlen_attn)
-    _VARLEN_WORDS = frozenset(inspect.signature(varlen.varlen_attn).parameters)
+
+_varlen = _find_varlen()
+_VARLEN_WORDS = frozenset(inspect.signature(_varlen).parameters) if _varlen is not None else frozenset[str]()
 
 
 def attend_documents(

@@ -9,6 +9,7 @@ f feed-forward size, v vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midspan.model.attention import Segments, attend
-from midspan.model.cache import KVCache
+from midspan.model.cache import Append, KVCache
 from midspan.model.config import ModelConfig
 from midspan.model.fused import fused_block, fused_norm, is_fusible
 from midspan.model.rope import cos_sin, rotate
@@ -40,9 +41,10 @@ class Attention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         q_bhle, k_bkle = rotate(q_bhle, step.cos, step.sin), rotate(k_bkle, step.cos, step.sin)
-        if step.cache is not None:
-            k_bkle, v_bkle = step.cache.write(layer, k_bkle, v_bkle, step.positions_bl, step.slots)
-        out_bhle = attend(q_bhle, k_bkle, v_bkle, segments=step.segments, mask=step.mask)
+        if step.append is not None:
+            out_bhle = step.append.attend(layer, q_bhle, k_bkle, v_bkle)
+        else:
+            out_bhle = attend(q_bhle, k_bkle, v_bkle, segments=step.segments)
         return self.o_proj(out_bhle.transpose(1, 2).flatten(-2))
 
 
@@ -77,20 +79,14 @@ class Block(nn.Module):
 
 
 class Step:
-    """What every layer of one forward pass shares: positions, what may be seen, and the cache."""
+    """What every layer of one forward pass shares: positions, packed documents, and places in a cache."""
 
     def __init__(
-        self,
-        config: ModelConfig,
-        ids_bl: Tensor,
-        segments: Segments | None,
-        cache: KVCache | None,
-        slots: slice,
+        self, config: ModelConfig, ids_bl: Tensor, segments: Segments | None, append: Append | None
     ) -> None:
-        self.segments, self.cache, self.slots = segments, cache, slots
-        self.mask: Tensor | None = None
-        if cache is not None:
-            self.positions_bl, self.mask = cache.plan(ids_bl.shape[1], slots)
+        self.segments, self.append = segments, append
+        if append is not None:
+            self.positions_bl = append.positions_1n
         elif segments is not None:
             self.positions_bl = segments.positions.to(ids_bl.device)
         else:
@@ -101,7 +97,7 @@ class Step:
     @property
     def is_whole(self) -> bool:
         """Rows from their start, all their tokens at hand."""
-        return self.cache is None and type(self.segments) in (Segments, type(None))
+        return self.append is None and type(self.segments) in (Segments, type(None))
 
     @cached_property
     def bounds(self) -> tuple[int, ...]:
@@ -154,6 +150,7 @@ class Llama(nn.Module):
         segments: Segments | None = None,
         cache: KVCache | None = None,
         slots: slice = slice(None),
+        parts: Sequence[tuple[int, int]] | None = None,
     ) -> Tensor:
         """Final hidden states (batch, length, hidden size), after the last norm.
 
@@ -162,12 +159,17 @@ class Llama(nn.Module):
             segments: packed documents of a single row; with them the batch is 1 and there is no cache.
             cache: earlier tokens of each sequence; the new ones are appended to it.
             slots: the cache's sequences that the batch stands for.
+            parts: in place of `slots`, (slot, number of tokens) of the sequences that are packed in one row.
         """
-        step = Step(self.config, ids_bl, segments, cache, slots)
-        hidden_bld = self.model(ids_bl, step)
-        if cache is not None:
-            cache.advance(ids_bl.shape[1], slots)
-        return hidden_bld
+        if cache is None:
+            return self.model(ids_bl, Step(self.config, ids_bl, segments, None))
+        batch, length = ids_bl.shape
+        chosen = range(cache.num_slots)[slots]
+        append = cache.append([(slot, length) for slot in chosen] if parts is None else parts)
+        ids_1n = ids_bl.reshape(1, -1)
+        hidden_1nd = self.model(ids_1n, Step(self.config, ids_1n, segments, append))
+        append.finish()
+        return hidden_1nd.reshape(batch, length, -1)
 
     def forward(
         self,

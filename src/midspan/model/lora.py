@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from midspan.errors import InputError
 from midspan.model.llama import Llama
+from midspan.model.nf4 import block_of, nf4_linear, quantise, restore
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -38,10 +39,14 @@ class LoraConfig:
     alpha: float = 32.0
     targets: tuple[str, ...] = TARGETS
     """Projections that get an adapter, in every layer."""
+    quantise: str = "none"
+    """Of the frozen matrices that have an adapter: `none`, or `nf4` (QLoRA), four bits a number."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise InputError(f"lora.rank is {self.rank}; it must be at least 1")
+        if self.quantise not in ("none", "nf4"):
+            raise InputError(f"lora.quantise is {self.quantise!r}; the choices are none, nf4")
         for target in self.targets:
             if target not in TARGETS:
                 raise InputError(f"lora.targets has {target!r}; the projections are {', '.join(TARGETS)}")
@@ -54,7 +59,8 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.weight, self.bias = base.weight, base.bias
         self.scale = config.alpha / config.rank
-        device = base.weight.device
+        # On the meta device there is no model yet, but adapters have their start.
+        device = torch.device("cpu") if base.weight.is_meta else base.weight.device
         bound = base.in_features**-0.5  # PEFT's start: Kaiming uniform with a = sqrt(5)
         draw = torch.rand((config.rank, base.in_features), generator=generator) * 2 - 1
         self.lora_A = nn.Parameter((draw * bound).to(device))
@@ -62,23 +68,62 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         low = F.linear(x, self.lora_A.to(x.dtype))
-        return F.linear(x, self.weight, self.bias) + F.linear(low, (self.lora_B * self.scale).to(x.dtype))
+        return self.frozen(x) + F.linear(low, (self.lora_B * self.scale).to(x.dtype))
+
+    def frozen(self, x: Tensor) -> Tensor:
+        """The map without its correction."""
+        return F.linear(x, self.weight, self.bias)
+
+    def frozen_weight(self) -> Tensor:
+        """Its matrix (out, in), float32."""
+        return self.weight.float()
 
     def merged(self) -> Tensor:
         """The one matrix that does the same (out, in), float32."""
-        return self.weight.float() + self.scale * (self.lora_B @ self.lora_A)
+        return self.frozen_weight() + self.scale * (self.lora_B @ self.lora_A)
+
+
+class QuantisedLoraLinear(LoraLinear):
+    """The same over a frozen matrix in four bits (see `nf4`)."""
+
+    def __init__(self, base: nn.Linear, config: LoraConfig, generator: torch.Generator) -> None:
+        super().__init__(base, config, generator)
+        del self.weight
+        codes, scales = self.parts_of(base.weight.detach())
+        self.codes = nn.Parameter(codes, requires_grad=False)
+        self.scales = nn.Parameter(scales, requires_grad=False)
+
+    @staticmethod
+    def parts_of(weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The two parameters that stand for a matrix; of one without storage, theirs have none."""
+        if not weight.is_meta:
+            return quantise(weight)
+        rows, columns = weight.shape
+        codes = torch.empty((rows, columns // 2), dtype=torch.uint8, device="meta")
+        return codes, torch.empty((rows, columns // block_of(columns)), dtype=torch.bfloat16, device="meta")
+
+    def frozen(self, x: Tensor) -> Tensor:
+        return nf4_linear(x, self.codes, self.scales, self.bias)
+
+    def frozen_weight(self) -> Tensor:
+        return restore(self.codes, self.scales, torch.float32)
 
 
 class TrainedRows(nn.Module):
     """A frozen matrix over the vocabulary (vocabulary, hidden size), some of whose rows train in float32."""
 
+    token_ids: Tensor
+    row_of: Tensor
+
     def __init__(self, weight: Tensor, token_ids: Sequence[int]) -> None:
         super().__init__()
         self.frozen = weight
         self.rows = nn.Parameter(weight.detach()[list(token_ids)].float().clone())
-        self.token_ids = torch.tensor(token_ids, device=weight.device)
-        self.row_of = torch.full((len(weight),), -1, device=weight.device)
-        self.row_of[self.token_ids] = torch.arange(len(token_ids), device=weight.device)
+        # Not of the meta device: they are known before there is a model.
+        device = torch.device("cpu") if weight.is_meta else weight.device
+        self.register_buffer("token_ids", torch.tensor(token_ids, device=device), persistent=False)
+        self.register_buffer("row_of", torch.full((len(weight),), -1, device=device), persistent=False)
+        self.row_of[self.token_ids] = torch.arange(len(token_ids), device=device)
 
     def merged(self) -> Tensor:
         """The whole matrix with the trained rows in place, float32."""
@@ -118,11 +163,12 @@ def add_lora(model: Llama, config: LoraConfig, token_ids: Sequence[int], *, seed
     """
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
+    kind = LoraLinear if config.quantise == "none" else QuantisedLoraLinear
     for layer in model.model.layers:
         for parent in (layer.get_submodule("self_attn"), layer.get_submodule("mlp")):
             for name, child in list(parent.named_children()):
                 if name in config.targets:
-                    setattr(parent, name, LoraLinear(cast(nn.Linear, child), config, generator))
+                    setattr(parent, name, kind(cast(nn.Linear, child), config, generator))
     train_rows(model, token_ids)
 
 

@@ -10,23 +10,25 @@ With a shape in `[model]`, nothing but the vocabulary is taken from the base, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from midspan.cache import resolve_model
 from midspan.errors import InputError
 from midspan.fim import FimFormat, with_sentinels
 from midspan.model import Llama, ModelConfig
 from midspan.model.config import RopeScaling
-from midspan.model.weights import load_model, tokenizer_path
+from midspan.model.weights import assemble, open_model, tokenizer_path
 from midspan.tokenizer import Tokenizer
 from midspan.tokenizer.chat import STEP
 from midspan.tokenizer.chat_templates import CHAT_PIECES, CHATS, IM_END, with_chat
+
+_VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,25 +94,33 @@ class ModelSettings:
         return replace(config, **{name: value for name, value in values.items() if value is not None})
 
 
-def prepare_base(
+@dataclass(frozen=True)
+class Base:
+    """A base as it is read: its shape and vocabulary as the stage trains them, its tensors one at a time."""
+
+    where: str
+    config: ModelConfig
+    tokenizer: Tokenizer
+    tensors: Iterator[tuple[str, Tensor]]
+    """Whole tensors by Hugging Face's names; of a memory-mapped file only what is used of them is read."""
+
+
+def open_base(
     name_or_path: str,
     dtype: torch.dtype,
     settings: ModelSettings | None = None,
     *,
     chats: bool = False,
     row_tokens: int = 0,
-) -> tuple[Llama, Tokenizer]:
-    """Load a base, or make one, and see that it can be taught what the stage teaches.
+) -> Base:
+    """A base, or one made, that can be taught what the stage teaches, before any of its tensors is read.
 
     Args:
         name_or_path: a name from `midspan models list`, a checkpoint's path or a run's folder.
-        dtype: precision of the weights.
+        dtype: precision that the weights will have, in which new rows are drawn.
         settings: what is changed of it.
         chats: whether the stage reads conversations.
         row_tokens: the length of the stage's rows, which the model must have positions for.
-
-    Returns:
-        The model, whose embedding has a row for every piece, and its vocabulary with sentinels.
 
     Raises:
         InputError: as `resolve_model` and `load_model`; or the model has fewer positions than rows have tokens.
@@ -122,21 +132,48 @@ def prepare_base(
     if chats or settings.chat:
         tokenizer = with_chat(tokenizer, settings.chat)
     if settings.shape is not None:
-        model = _made(settings.shape, tokenizer.vocab_size, row_tokens).to(dtype)
+        config = _config(settings.shape, tokenizer.vocab_size, row_tokens)
+        tensors = _made(config, settings.shape)
     else:
-        model = load_model(path, dtype=dtype)
+        config, tensors = open_model(path)
         new_ids = list(range(before.vocab_size, tokenizer.vocab_size))
         if new_ids:
-            add_rows(
-                model, new_ids, {} if before.eos_id is None else dict.fromkeys(_ends(tokenizer), before.eos_id)
+            size = max(config.vocab_size, max(new_ids) + 1)
+            copies = {} if before.eos_id is None else dict.fromkeys(_ends(tokenizer), before.eos_id)
+            config = replace(config, vocab_size=size)
+            tensors = (
+                (name, grown(tensor.to(dtype), size, new_ids, copies) if name in _VOCABULARY else tensor)
+                for name, tensor in tensors
             )
-    model.config = settings.changed(model.config)
-    if row_tokens > model.config.max_positions:
+    config = settings.changed(config)
+    if row_tokens > config.max_positions:
         raise InputError(
-            f"data.row_tokens is {row_tokens}, and {name_or_path} has {model.config.max_positions} positions; "
+            f"data.row_tokens is {row_tokens}, and {name_or_path} has {config.max_positions} positions; "
             "give shorter rows, or a larger model.max_positions (with model.rope_theta or model.rope_scaling)"
         )
-    return model, tokenizer
+    return Base(str(path), config, tokenizer, tensors)
+
+
+def prepare_base(
+    name_or_path: str,
+    dtype: torch.dtype,
+    settings: ModelSettings | None = None,
+    *,
+    chats: bool = False,
+    row_tokens: int = 0,
+) -> tuple[Llama, Tokenizer]:
+    """Load a base, or make one, and see that it can be taught what the stage teaches; arguments as `open_base`.
+
+    Returns:
+        The model, whose embedding has a row for every piece, and its vocabulary with sentinels.
+    """
+    base = open_base(name_or_path, dtype, settings, chats=chats, row_tokens=row_tokens)
+    return base_model(base, dtype), base.tokenizer
+
+
+def base_model(base: Base, dtype: torch.dtype) -> Llama:
+    """All of a base, whose tensors are read here and cannot be read again."""
+    return assemble(base.config, base.tensors, base.where, dtype=dtype, device="cpu").eval()
 
 
 def _vocabulary_path(path: Path) -> Path:
@@ -147,23 +184,26 @@ def _vocabulary_path(path: Path) -> Path:
         return path
 
 
-def _made(shape: Shape, vocab_size: int, max_positions: int) -> Llama:
-    """Random weights."""
-    model = Llama(
-        ModelConfig(
-            vocab_size=vocab_size,
-            hidden_size=shape.hidden_size,
-            intermediate_size=shape.intermediate_size,
-            num_layers=shape.num_layers,
-            num_heads=shape.num_heads,
-            num_kv_heads=shape.num_kv_heads or shape.num_heads,
-            head_dim=shape.hidden_size // shape.num_heads,
-            max_positions=max_positions,
-            tied=shape.tied,
-        )
+def _config(shape: Shape, vocab_size: int, max_positions: int) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_layers=shape.num_layers,
+        num_heads=shape.num_heads,
+        num_kv_heads=shape.num_kv_heads or shape.num_heads,
+        head_dim=shape.hidden_size // shape.num_heads,
+        max_positions=max_positions,
+        tied=shape.tied,
     )
+
+
+def _made(config: ModelConfig, shape: Shape) -> Iterator[tuple[str, Tensor]]:
+    """Random weights."""
+    model = Llama(config)
     model.initialise(shape.seed, shape.std)
-    return model.eval()
+    for name, parameter in model.named_parameters():
+        yield name, parameter.detach()
 
 
 def sentinel_ids(tokenizer: Tokenizer, *, chats: bool = False) -> list[int]:
@@ -186,30 +226,20 @@ def _ends(tokenizer: Tokenizer) -> list[int]:
     return [fim.eot_id, *(i for i in map(tokenizer.id_of, (IM_END, STEP)) if i is not None)]
 
 
-@torch.no_grad()
-def add_rows(model: Llama, new_ids: list[int], copies: Mapping[int, int]) -> None:
-    """Give the embedding and the head rows for `new_ids`, growing them where they are too short.
+def grown(old_vd: Tensor, size: int, new_ids: list[int], copies: Mapping[int, int]) -> Tensor:
+    """An embedding or a head with rows for `new_ids`, longer where it is too short.
 
     Args:
-        model: changed in place; its config's vocabulary grows along.
+        old_vd: the matrix (vocabulary, hidden size).
+        size: rows of the result.
         new_ids: the ids behind the old vocabulary.
         copies: which of the new ids start as the row of an old one; others are passed over.
     """
-    size = max(model.config.vocab_size, max(new_ids) + 1)
-
-    def grown(weight_vd: Tensor) -> nn.Parameter:
-        old = weight_vd.detach()
-        known = old[: min(new_ids)].float()
-        draws = torch.randn((len(new_ids), old.shape[1]), generator=torch.Generator().manual_seed(0))
-        weight = torch.cat([old, old.new_zeros(size - len(old), old.shape[1])])
-        weight[new_ids] = (known.mean(dim=0) + draws.to(old.device) * known.std(dim=0)).to(old.dtype)
-        for new, like in copies.items():
-            if new in new_ids:
-                weight[new] = old[like]
-        return nn.Parameter(weight)
-
-    model.config = replace(model.config, vocab_size=size)
-    embedding, head = model.model.embed_tokens, model.lm_head
-    embedding.weight = grown(embedding.weight)
-    embedding.num_embeddings = head.out_features = size
-    head.weight = embedding.weight if model.config.tied else grown(head.weight)
+    known = old_vd[: min(new_ids)].float()
+    draws = torch.randn((len(new_ids), old_vd.shape[1]), generator=torch.Generator().manual_seed(0))
+    weight = torch.cat([old_vd, old_vd.new_zeros(size - len(old_vd), old_vd.shape[1])])
+    weight[new_ids] = (known.mean(dim=0) + draws.to(old_vd.device) * known.std(dim=0)).to(old_vd.dtype)
+    for new, like in copies.items():
+        if new in new_ids:
+            weight[new] = old_vd[like]
+    return weight

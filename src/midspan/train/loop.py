@@ -9,7 +9,7 @@ A run is a folder:
     recipe.json      every setting, and the hash of those that decide the weights
     rows/            compiled rows
     checkpoints/     what is needed to go on
-    metrics.jsonl    one line a step
+    metrics.jsonl    one line a step, and one an evaluation
     model/           the result, for any software that reads Hugging Face's format
     adapter/         the same as a PEFT adapter (LoRA runs)
 
@@ -19,38 +19,33 @@ killed anywhere and resumed ends with the same bits as one left alone on the sam
 
 from __future__ import annotations
 
-import itertools
-import math
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from midspan.errors import WorkError
 from midspan.files import atomic_folder
-from midspan.model import Llama, Segments
+from midspan.model import Llama
 from midspan.model.fused import keep_memory
-from midspan.model.lora import add_lora, merged_state, save_adapter, train_rows
-from midspan.model.loss import cross_entropy_sum
+from midspan.model.lora import merged_state, save_adapter
 from midspan.model.weights import write_hf
-from midspan.rows import Row, Rows, Source, compile_rows, rows_fingerprint
+from midspan.rows import Rows, Source, compile_rows, rows_fingerprint
 from midspan.tokenizer import Tokenizer
-from midspan.train.base import prepare_base, sentinel_ids
-from midspan.train.checkpoint import Progress, latest_checkpoint, save_checkpoint
-from midspan.train.metrics import StepMetrics, Watcher
-from midspan.train.optimizer import Optimizer
-from midspan.train.recipe import Recipe, TrainConfig
+from midspan.train.checkpoint import Checkpoints, Progress
+from midspan.train.learner import Learner
+from midspan.train.parallel import Layout
+from midspan.train.ranks import Ranks, joined_ranks
+from midspan.train.recipe import Recipe
 from midspan.train.run import begin_run, check_rows, check_run
 from midspan.train.sources import open_sources
-
-PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+from midspan.train.watch import Watcher, check_watch
 
 
 def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console | None = None) -> None:
@@ -65,44 +60,58 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console |
     Raises:
         InputError: the folder exists and `resume` was not asked for, it belongs to another recipe, or the
             base or the corpus cannot be used.
-        WorkError: stopped by a signal (after saving), or by a loss that is not finite.
+        WorkError: stopped by a signal (after saving), or by a loss or a gradient that is not finite.
     """
-    console = console or Console(stderr=True)
-    check_run(run, recipe, resume=resume)
-    if (run / "model").is_dir():
+    with joined_ranks() as ranks:
+        console = (console or Console(stderr=True)) if ranks.is_first else Console(quiet=True)
+        try:
+            _train(recipe, run, ranks, resume, console)
+        except WorkError as error:
+            if ranks.is_first:
+                raise
+            raise SystemExit(1) from error  # rank 0 says it
+
+
+def _train(recipe: Recipe, run: Path, ranks: Ranks, resume: bool, console: Console) -> None:
+    ranks.first(lambda: _check(recipe, run, ranks, resume))
+    if ranks.agreed((run / "model").is_dir()):
         console.print(f"{run} is finished: its model is in {run / 'model'}")
         return
-    console.print(f"loading {recipe.base}")
     keep_memory()
-    model, tokenizer = prepare_base(
-        recipe.base,
-        PRECISIONS[recipe.train.precision],
-        recipe.model,
-        chats=recipe.data.chats,
-        row_tokens=recipe.data.row_tokens,
-    )
+    console.print(f"loading {recipe.base}")
+    learner = Learner(recipe, ranks)
     sources = open_sources(recipe.data)
-    begin_run(run, recipe)
-    rows = _rows(recipe, run, sources, tokenizer, console)
-    if recipe.train.method == "lora":
-        taught = sentinel_ids(tokenizer, chats=recipe.data.chats)
-        add_lora(model, recipe.lora, taught, seed=recipe.train.seed)
-    elif recipe.train.method == "layers":
-        train_rows(model, sentinel_ids(tokenizer, chats=recipe.data.chats))
-    optimizer = Optimizer(model, recipe.optimizer, recipe.train.steps)
-
-    done = Progress.start(rows.fingerprint, recipe.hash())
-    found = latest_checkpoint(run / "checkpoints")
-    if found is not None:
-        done, tensors = found
-        optimizer.load(tensors)
+    ranks.first(lambda: check_watch(recipe, learner.layout, sources))
+    ranks.first(lambda: begin_run(run, recipe))
+    ranks.first(lambda: _compile(recipe, run, sources, learner.tokenizer, console))
+    rows = Rows(run / "rows")
+    checkpoints = Checkpoints(
+        run / "checkpoints",
+        ranks,
+        keep=recipe.checkpoint.keep,
+        background=recipe.checkpoint.background,
+        report=console.print,
+    )
+    done = checkpoints.load(learner.optimizer.state())
+    if done is None:
+        done = Progress.start(rows.fingerprint, recipe.hash())
+    else:
+        learner.optimizer.loaded()
         console.print(f"going on from step {done.step} of {recipe.train.steps}")
-    done = _steps(recipe, run, model, optimizer, rows, done, console)
-    _export(recipe, run, model, tokenizer, console)
+    with checkpoints, Watcher(recipe, run, learner, sources, ranks, done=done, console=console) as watcher:
+        _steps(recipe, learner, rows, checkpoints, done, ranks, watcher)
+    model = learner.whole_model()
+    ranks.first(lambda: _export(recipe, run, model, learner.tokenizer, console))
 
 
-def _rows(recipe: Recipe, run: Path, sources: list[Source], tokenizer: Tokenizer, console: Console) -> Rows:
-    """The run's rows, compiled if they are not there yet."""
+def _check(recipe: Recipe, run: Path, ranks: Ranks, resume: bool) -> None:
+    """What can be refused before anything is loaded."""
+    check_run(run, recipe, resume=resume)
+    Layout.of(recipe.parallel, ranks.world)
+
+
+def _compile(recipe: Recipe, run: Path, sources: list[Source], tokenizer: Tokenizer, console: Console) -> None:
+    """Compile the run's rows if they are not there yet, and say what they are."""
     expected = rows_fingerprint(sources, tokenizer, recipe.rows)
     if not (run / "rows").is_dir():
         with console.status(f"compiling {recipe.num_rows} rows") as status:
@@ -131,91 +140,65 @@ def _rows(recipe: Recipe, run: Path, sources: list[Source], tokenizer: Tokenizer
             + (f"; {left_out} left out, which the vocabulary cannot write" if left_out else "")
             + (f"; {too_long} left out, which are longer than a row" if too_long else "")
         )
-    return rows
 
 
 def _steps(
     recipe: Recipe,
-    run: Path,
-    model: Llama,
-    optimizer: Optimizer,
+    learner: Learner,
     rows: Rows,
+    checkpoints: Checkpoints,
     done: Progress,
-    console: Console,
-) -> Progress:
+    ranks: Ranks,
+    watcher: Watcher,
+) -> None:
     """Train from where `done` says to the last step."""
-    steps, per_step = recipe.train.steps, recipe.train.rows_per_step
-    watcher = Watcher(run / "metrics.jsonl", steps=steps, done=done.step, console=console)
-    with watcher, _signals() as asked_to_stop:
+    steps, per_step, layout = recipe.train.steps, recipe.train.rows_per_step, learner.layout
+    with _signals() as asked:
         while done.step < steps:
             begun = time.monotonic()
-            batch = rows.batch(done.step, per_step)
-            loss, targets = _backward(model, batch, recipe.train)
-            if not math.isfinite(loss):
-                raise WorkError(
-                    f"the loss of step {done.step + 1} is {loss}; rows {done.rows_read} to "
-                    f"{done.rows_read + per_step - 1} caused it: lower optimizer.lr, or look at those rows"
-                )
-            rate, norm = optimizer.step(done.step)
+            batch = rows.batch(done.step, per_step, rank=layout.reader, world=layout.readers)
+            waited = time.monotonic() - begun
+            with watcher.explaining(done, batch):
+                loss, targets, tokens = learner.backward(batch)
+                rate, norm = learner.optimizer.step(done.step)
             seconds = time.monotonic() - begun
-            tokens = sum(len(row.ids) for row in batch)
             done = done.after(rows=per_step, tokens=tokens, targets=targets, seconds=seconds)
-            watcher.step(
-                StepMetrics(
-                    step=done.step,
-                    loss=loss,
-                    lr=rate,
-                    grad_norm=norm,
-                    tokens=done.tokens,
-                    targets=done.targets,
-                    tokens_per_second=tokens / seconds,
-                    seconds=done.seconds,
-                )
-            )
-            stop = bool(asked_to_stop)
-            if done.step % recipe.checkpoint.every_steps == 0 or done.step == steps or stop:
-                folder = run / "checkpoints"
-                path = save_checkpoint(folder, done, optimizer.state(), keep=recipe.checkpoint.keep)
-                if stop and done.step < steps:
-                    raise WorkError(f"stopped by a signal; {path} holds step {done.step}: go on with --resume")
-    return done
+            watcher.step(done, batch, loss=loss, lr=rate, grad_norm=norm, data_seconds=waited)
+            stop, save = (number > 0 for number in ranks.sums(*asked.take()))
+            if done.step % recipe.checkpoint.every_steps == 0 or done.step == steps or stop or save:
+                checkpoints.save(done, learner.optimizer.state())
+            if stop and done.step < steps:
+                checkpoints.wait()
+                path = checkpoints.path(done.step)
+                raise WorkError(f"stopped by a signal; {path} holds step {done.step}: go on with --resume")
 
 
-def _backward(model: Llama, batch: list[Row], config: TrainConfig) -> tuple[float, int]:
-    """Add the gradients of a step's mean loss; give back that loss in nats, and how many tokens it is of."""
-    size = config.rows_per_pass
-    passes = [_joined(batch[i : i + size]) for i in range(0, len(batch), size)]
-    targets = sum(len(at) for _, _, at in passes)
-    device = model.model.norm.weight.device
-    total: Tensor | float = 0.0
-    for ids, bounds, at in passes:
-        ids, at = ids.to(device), at.to(device)
-        hidden_ld = model.hidden(ids[None], segments=Segments(bounds))[0]
-        loss = cross_entropy_sum(hidden_ld[at], model.lm_head, ids[at + 1])
-        torch.autograd.backward(loss / max(targets, 1))
-        total = total + loss.detach()
-    return float(total) / max(targets, 1), targets
+@dataclass
+class _Asked:
+    """What signals have asked for."""
 
+    stop: bool = False
+    save: bool = False
 
-def _joined(rows: list[Row]) -> tuple[Tensor, tuple[int, ...], Tensor]:
-    """Rows as one longer row: ids, bounds of its segments, and the positions whose next token is trained."""
-    starts = list(itertools.accumulate((len(row.ids) for row in rows), initial=0))
-    bounds = [0, *(start + end for row, start in zip(rows, starts, strict=False) for end in row.bounds[1:])]
-    at = [row.targets + start for row, start in zip(rows, starts, strict=False)]
-    ids = np.concatenate([row.ids for row in rows])
-    return torch.from_numpy(ids), tuple(bounds), torch.from_numpy(np.concatenate(at))
+    def take(self) -> tuple[bool, bool]:
+        """Whether to stop, and whether to save, which is asked for once."""
+        save, self.save = self.save, False
+        return self.stop, save
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that is empty until the process is asked to stop; a second request stops it at once."""
-    asked: list[int] = []
-    wanted = (signal.SIGINT, signal.SIGTERM)
+def _signals() -> Iterator[_Asked]:
+    """SIGINT and SIGTERM ask to save and stop, a second one stops at once; SIGUSR1 asks to save and go on."""
+    asked = _Asked()
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = {number: signal.getsignal(number) for number in wanted}
 
     def note(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        for each in wanted:
+        if number == signal.SIGUSR1:
+            asked.save = True
+            return
+        asked.stop = True
+        for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, before[each])
 
     try:
@@ -231,8 +214,9 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, before[number])
 
 
-def _export(recipe: Recipe, run: Path, model: Llama, tokenizer: Tokenizer, console: Console) -> None:
+def _export(recipe: Recipe, run: Path, model: Llama | None, tokenizer: Tokenizer, console: Console) -> None:
     """Write what the run made. `model/` comes last: it marks a finished run."""
+    assert model is not None, "rank 0 has it"
     if recipe.train.method == "lora":
         with atomic_folder(run / "adapter", replace=True) as folder:
             save_adapter(model, recipe.lora, folder, base=recipe.base)

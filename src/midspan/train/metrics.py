@@ -1,25 +1,25 @@
-"""What a run says of itself: one JSON line a step, always, and a line on the console while it goes.
+"""What a run says of itself: `metrics.jsonl`, one JSON object a line, always, whatever else watches.
 
     {"step": 12, "loss": 2.31, "lr": 0.0005, "grad_norm": 0.9, "tokens": 12288, "targets": 4101,
-     "tokens_per_second": 410.2, "seconds": 29.9}
+     "tokens_per_second": 410.2, "seconds": 29.9, "mfu": 0.41, "memory_bytes": 2013265920, "data_seconds": 0.001}
+    {"kind": "evaluation", "step": 12, "tokens": 12288, "bits_per_byte": {"code": 0.91},
+     "exact_match": {"psm": 0.25, "spm": 0.31}, "middle_bits_per_byte": {"psm": 1.2, "spm": 1.1}, "seconds": 3.4}
 
-`loss` is nats per trained token of the step; `tokens` counts all that were read since the start, `seconds` the
-time spent in steps over all interruptions. A resumed run drops the lines behind its checkpoint first.
+A line without a kind is a step. `loss` is nats per trained token of the step; `tokens` counts all that were read
+since the start, `seconds` the time spent in steps over all interruptions. `mfu` is null where the device's peak is
+not known. A resumed run drops the lines behind its checkpoint first.
 """
 
 from __future__ import annotations
 
 import json
-import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from midspan.files import write_text
+METRICS = "metrics.jsonl"
+_EVALUATION = "evaluation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,58 +34,79 @@ class StepMetrics:
     targets: int
     tokens_per_second: float
     seconds: float
+    mfu: float | None = None
+    """Share of the device's peak that the step made use of, from 0 to 1."""
+    memory_bytes: int | None = None
+    """The most memory taken so far (see `device.peak_memory`)."""
+    data_seconds: float | None = None
+    """Time that the step waited for its rows."""
+
+    def line(self) -> str:
+        """As `metrics.jsonl` has it."""
+        return json.dumps(asdict(self)) + "\n"
+
+    def values(self) -> dict[str, float]:
+        """Everything but the counts, by the names that trackers show."""
+        training = {"loss": self.loss, "lr": self.lr, "grad_norm": self.grad_norm}
+        speed = {"tokens_per_second": self.tokens_per_second, "mfu": self.mfu, "memory_bytes": self.memory_bytes}
+        speed["data_seconds"] = self.data_seconds
+        return {f"train/{name}": value for name, value in training.items()} | {
+            f"speed/{name}": value for name, value in speed.items() if value is not None
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalMetrics:
+    """One evaluation while training (see `probe.py`)."""
+
+    step: int
+    tokens: int
+    bits_per_byte: Mapping[str, float]
+    """Of held-out files read from left to right, by source."""
+    exact_match: Mapping[str, float]
+    """Share of the holes that the model fills with the very tokens of the truth and ends, by layout."""
+    middle_bits_per_byte: Mapping[str, float]
+    """Of the true middles of these holes, by layout."""
+    seconds: float
+
+    def line(self) -> str:
+        """As `metrics.jsonl` has it."""
+        return json.dumps({"kind": _EVALUATION, **asdict(self)}) + "\n"
+
+    def values(self) -> dict[str, float]:
+        """Every score, by the names that trackers show."""
+        scores = ("bits_per_byte", "exact_match", "middle_bits_per_byte")
+        return {f"evaluation/{s}/{key}": value for s in scores for key, value in getattr(self, s).items()}
+
+
+Metrics = StepMetrics | EvalMetrics
+
+
+def read_all_metrics(path: Path) -> list[Metrics]:
+    """The lines of a run in their order; what follows a line that was cut off is left out."""
+    if not path.is_file():
+        return []
+    found: list[Metrics] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            found.append(_record(json.loads(line)))
+        except (ValueError, TypeError, AttributeError):
+            break
+    return found
 
 
 def read_metrics(path: Path) -> list[StepMetrics]:
-    """The steps that a run recorded; a last line that was cut off is left out."""
-    if not path.is_file():
-        return []
-    steps = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            steps.append(StepMetrics(**json.loads(line)))
-        except (ValueError, TypeError):
-            break
-    return steps
+    """The steps that a run recorded."""
+    return [one for one in read_all_metrics(path) if isinstance(one, StepMetrics)]
 
 
-class Watcher:
-    """Writes `metrics.jsonl` and shows progress: a bar on a terminal, a line now and then elsewhere."""
+def read_evaluations(path: Path) -> list[EvalMetrics]:
+    """The evaluations that a run recorded."""
+    return [one for one in read_all_metrics(path) if isinstance(one, EvalMetrics)]
 
-    def __init__(self, path: Path, *, steps: int, done: int, console: Console) -> None:
-        kept = [s for s in read_metrics(path) if s.step <= done]
-        write_text(path, "".join(json.dumps(asdict(s)) + "\n" for s in kept))
-        self._file = path.open("a", encoding="utf-8")
-        self._console, self._steps, self._done = console, steps, done
-        self._begun = self._spoken = time.monotonic()
-        self._average: float | None = None
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[now]}"))
-        self._bar = Progress(
-            *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console
-        )
-        self._task = self._bar.add_task("training", total=steps, completed=done, now="")
 
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-        self._file.close()
-
-    def step(self, metrics: StepMetrics) -> None:
-        """Record a step."""
-        self._file.write(json.dumps(asdict(metrics)) + "\n")
-        self._file.flush()
-        self._average = metrics.loss if self._average is None else 0.9 * self._average + 0.1 * metrics.loss
-        now = f"{metrics.step}/{self._steps}  loss {self._average:.3f}  {metrics.tokens_per_second:,.0f} tokens/s"
-        self._bar.update(self._task, completed=metrics.step, now=now)
-        moment = time.monotonic()
-        if not self._console.is_terminal and (moment - self._spoken > 10 or metrics.step == self._steps):
-            self._spoken = moment
-            pace = (moment - self._begun) / (metrics.step - self._done)
-            left = round(pace * (self._steps - metrics.step))
-            self._console.print(f"step {now}  {left // 60}:{left % 60:02d} left", highlight=False)
+def _record(values: dict[str, Any]) -> Metrics:
+    kind = values.pop("kind", None)
+    if kind not in (None, _EVALUATION):
+        raise ValueError(f"a line of kind {kind!r}")
+    return StepMetrics(**values) if kind is None else EvalMetrics(**values)

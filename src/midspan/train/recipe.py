@@ -3,7 +3,7 @@
     name = "code"                 base = "smollm2-135m"
     [model] rotary base, chat     [data]  corpus or sources
     [fim]   rate, layouts, spans  [train] method, steps, batch
-    [lora] / [optimizer] / [checkpoint]
+    [lora] / [optimizer] / [checkpoint] / [parallel] / [watch]
 
 A key that does not exist is an error that names the closest one that does, and so is a value of the wrong kind.
 `--set a.b=c` overrides a value before the file is judged. The resolved recipe, defaults included, is saved in
@@ -31,8 +31,19 @@ from midspan.model.lora import LoraConfig
 from midspan.rows import DOCUMENTS, RowsConfig, check_shares
 from midspan.train.base import ModelSettings
 from midspan.train.optimizer import OptimizerConfig
+from midspan.train.parallel import ParallelConfig
 
-NOT_DECISIVE = ("description", "base", "data.corpus", "data.workers", "checkpoint.every_steps", "checkpoint.keep")
+NOT_DECISIVE = (
+    "description",
+    "base",
+    "data.corpus",
+    "data.workers",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+    "checkpoint.background",
+    "watch",
+    *(f"parallel.{item.name}" for item in fields(ParallelConfig) if item.name != "float8"),
+)
 """Settings that do not change the trained weights. A base and a corpus do, but by their content and not by their
 place: the run's record of its base and the rows' fingerprint see to that."""
 
@@ -123,13 +134,14 @@ class TrainConfig:
     """`full` (every weight), `layers` (every weight but the vocabulary's, of which only the sentinels' rows: in
     a small model they are a fifth of all, with little to learn), or `lora` (adapters, and the sentinels' rows)."""
     precision: str = "bf16"
-    """Weights and arithmetic of the model: `bf16` or `fp32`. What the optimizer updates is always float32."""
+    """Weights and arithmetic of the model: `bf16` or `fp32`, what the optimizer updates being float32 for both; or
+    `bf16-states`, where that is bfloat16 too and a parameter takes 8 bytes in place of 16."""
     seed: int = 0
     """Of the adapters' start."""
 
     def __post_init__(self) -> None:
         _check_choice("train.method", self.method, ("full", "layers", "lora"))
-        _check_choice("train.precision", self.precision, ("bf16", "fp32"))
+        _check_choice("train.precision", self.precision, ("bf16", "fp32", "bf16-states"))
         for name in ("steps", "rows_per_step", "rows_per_pass"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
@@ -142,12 +154,41 @@ class CheckpointConfig:
     every_steps: int = 1000
     keep: int = 2
     """Checkpoints kept, newest first; never fewer than two, so that one is always whole."""
+    background: bool = True
+    """Go on training while one is written, where there is memory for a copy of the state."""
 
     def __post_init__(self) -> None:
         if self.every_steps < 1:
             raise InputError(f"checkpoint.every_steps is {self.every_steps}; it must be at least 1")
         if self.keep < 2:
             raise InputError(f"checkpoint.keep is {self.keep}; at least 2 are kept, so that one is always whole")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchConfig:
+    """What is looked at while a stage trains, beside `metrics.jsonl`. Nothing here changes the weights."""
+
+    evaluate_every_steps: int = 0
+    """How often the model reads held-out files and infills holes, also before the first step and behind the last;
+    0 for never."""
+    evaluate_documents: int = 16
+    """Held-out files of each source, cut to a row."""
+    evaluate_holes: int = 32
+    """Lines of these files to infill, each in every layout; 0 for none."""
+    tensorboard: bool = False
+    """Event files in the run's folder `tensorboard/`."""
+    wandb: str = "off"
+    """Weights & Biases: `off`, `offline` (files in the run's folder `wandb/`), or `online`, which sends them."""
+    trackio: bool = False
+    """Trackio, in its data base on this machine."""
+    project: str = "midspan"
+    """Where Weights & Biases and Trackio put the run."""
+
+    def __post_init__(self) -> None:
+        _check_choice("watch.wandb", self.wandb, ("off", "offline", "online"))
+        for name, least in (("evaluate_every_steps", 0), ("evaluate_documents", 1), ("evaluate_holes", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"watch.{name} is {getattr(self, name)}; it must be at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +206,8 @@ class Recipe:
     lora: LoraConfig = field(default_factory=LoraConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:
         assert self.rows  # judges the values of [data] now rather than when rows are compiled

@@ -50,7 +50,8 @@ def changed_since(run: Path, recipe: Recipe) -> str | None:
         changed = sorted(
             k for k in mine.keys() | theirs.keys() if k not in _RECORDED and mine.get(k) != theirs.get(k)
         )
-        first = next((key for key in changed if key not in NOT_DECISIVE), "the format of recipes")
+        decisive = (key for key in changed if key not in NOT_DECISIVE and key.split(".")[0] not in NOT_DECISIVE)
+        first = next(decisive, "the format of recipes")
         return f"was begun with {first} = {theirs.get(first)!r}, and the recipe now says {mine.get(first)!r}"
     try:
         base = base_identity(recipe.base)

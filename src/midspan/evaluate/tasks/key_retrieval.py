@@ -18,7 +18,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -70,31 +70,39 @@ class Question:
     answer: str
 
 
-def questions(fillers: Sequence[str], tokenizer: Tokenizer, config: KeyRetrievalConfig) -> list[Question]:
-    """Every prompt of the task; the same for the same fillers, vocabulary and settings.
+@dataclass(frozen=True)
+class Filler:
+    """What prompts are filled with: top-level statements, and how many tokens each has."""
 
-    Args:
-        fillers: Python files; each prompt takes its own stretch of them.
+    pieces: list[str]
+    sizes: list[int]
+
+    @staticmethod
+    def of(texts: Iterable[str], tokenizer: Tokenizer) -> Filler:
+        """The statements of Python files; files that this Python cannot parse give none."""
+        pieces = [piece for text in texts for piece in top_level_pieces(text) if NAME not in piece]
+        return Filler(pieces, [len(tokenizer.encode(piece)) for piece in pieces])
+
+
+def questions(filler: Filler, tokenizer: Tokenizer, config: KeyRetrievalConfig) -> list[Question]:
+    """Every prompt of the task; the same for the same filler, vocabulary and settings.
 
     Raises:
-        InputError: the fillers are too short for the longest prompt, or a length is too short for the function.
+        InputError: the filler is too short for the longest prompt, or a length is too short for the function.
     """
-    pieces = [piece for text in fillers for piece in top_level_pieces(text) if NAME not in piece]
-    sizes = [len(tokenizer.encode(piece)) for piece in pieces]
     found = []
     for length in config.lengths:
         for number in range(config.num_prompts):
             draws = Draws(config.seed, length, number)
-            chosen, used = _stretch(pieces, sizes, draws, length)
+            chosen, used = _stretch(filler, draws, length)
             for place in config.places:
                 found.append(_question(tokenizer, chosen, used, length, place, draws))
     return found
 
 
-def _stretch(
-    pieces: Sequence[str], sizes: Sequence[int], draws: Draws, length: int
-) -> tuple[list[str], list[int]]:
+def _stretch(filler: Filler, draws: Draws, length: int) -> tuple[list[str], list[int]]:
     """Neighbouring pieces from a drawn one on, that leave room for the function and the question."""
+    pieces, sizes = filler.pieces, filler.sizes
     room = length - 64
     if room < 1:
         raise InputError(f"a prompt of {length} tokens has no room for the function; ask for 128 or more")

@@ -28,10 +28,11 @@ from midspan.model.weights.hf import write_hf
 from midspan.model.weights.meta_write import write_meta
 
 __all__ = [
+    "assemble",
     "detect",
     "load_model",
+    "open_model",
     "read_config",
-    "read_tensors",
     "tensor_types",
     "tokenizer_path",
     "write_gguf",
@@ -86,7 +87,7 @@ def read_config(path: str | Path) -> ModelConfig:
     Raises:
         InputError: as for `load_model`, but for the contents of the tensors.
     """
-    return _read(Path(path))[0]
+    return open_model(path)[0]
 
 
 def load_model(
@@ -98,17 +99,8 @@ def load_model(
         InputError: no checkpoint at `path`, a file that is missing or damaged, a model that Midspan does not
             run, or a tensor that is missing, unexpected or of another shape.
     """
-    config, tensors = _read(Path(path))
+    config, tensors = open_model(path)
     return assemble(config, tensors, str(path), dtype=dtype, device=device).eval()
-
-
-def read_tensors(path: str | Path) -> Iterator[tuple[str, Tensor]]:
-    """(Hugging Face's name, tensor) for every weight of the checkpoint at `path`, read as they are asked for.
-
-    Raises:
-        InputError: as for `load_model`, but for names and shapes, which are not checked.
-    """
-    return _read(Path(path))[1]
 
 
 def tensor_types(path: str | Path) -> dict[str, int]:
@@ -127,7 +119,13 @@ def tensor_types(path: str | Path) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def _read(path: Path) -> tuple[ModelConfig, Iterator[tuple[str, Tensor]]]:
+def open_model(path: str | Path) -> tuple[ModelConfig, Iterator[tuple[str, Tensor]]]:
+    """The shape of the checkpoint at `path`, and its tensors, read as they are asked for.
+
+    Raises:
+        InputError: as for `load_model`.
+    """
+    path = Path(path)
     match detect(path):
         case "hf":
             return hf.read(path)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from midspan.cache import resolve_model
 from midspan.errors import InputError
-from midspan.model.weights import detect, read_config, read_tensors, tensor_types, tokenizer_path
+from midspan.model.weights import detect, open_model, read_config, tensor_types, tokenizer_path
 from midspan.model.weights.assemble import checked, parameter_shapes
 from midspan.model.weights.gguf_write import TYPES, write_gguf
 from midspan.model.weights.hf import write_hf
@@ -71,8 +71,8 @@ def convert(
     kind = kind or ("f16" if to == "gguf" else "bf16")
     _check_request(target, to, kind, num_shards)
     path = resolve_model(source)
-    config = read_config(path)
-    tensors = _reporting(read_tensors(path), config.num_parameters(), progress)
+    config, stored = open_model(path)
+    tensors = _reporting(stored, config.num_parameters(), progress)
     notes = []
     try:
         tokenizer = Tokenizer.load(tokenizer_path(path))

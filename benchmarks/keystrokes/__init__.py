@@ -1,0 +1,1 @@
+"""What a keystroke costs, and how many it saves."""

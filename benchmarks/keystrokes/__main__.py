@@ -1,0 +1,203 @@
+"""`python -m benchmarks.keystrokes [--quick]`: what a keystroke costs, and how many a model saves.
+
+Traces are typed into real files, a suggestion after each character:
+
+    evaluated   tokens of the prompt that have to be read for it
+    cached      share of the prompt that need not be
+    first token milliseconds from the key to the first token, alone and beside two busy processes
+    saved       keys that accepting whole lines saves (only where the model can infill by training)
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from benchmarks.harness import Bench
+from benchmarks.keystrokes import peer
+from benchmarks.keystrokes.traces import Trace, traces
+from midspan.cache import model_file
+from midspan.engine import Engine, Request
+from midspan.engine.prompts import AnyLayout
+from midspan.engine.remote import RemoteEngine
+from midspan.engine.session import Session
+from midspan.fim.format import FimFormat
+from midspan.tokenizer import Tokenizer
+from midspan.train.base import prepare_base
+
+PREFIX, SUFFIX = 2000, 1000
+"""Tokens."""
+Ask = Callable[[str, str], tuple[int, int]]
+"""Prefix and suffix to the prompt's tokens and those of them that were cached; one token is written."""
+
+
+def asking(engine: Engine | RemoteEngine, layout: AnyLayout) -> Ask:
+    """A question of one token, so that its time is that to the first token."""
+
+    def ask(prefix: str, suffix: str) -> tuple[int, int]:
+        usage = engine.infill(prefix, suffix, layout=layout, max_tokens=1, heal=isinstance(engine, Engine)).usage
+        return usage.prompt, usage.cached
+
+    return ask
+
+
+def typed(ask: Ask, trace: Trace, keys: int) -> list[tuple[float, int, int]]:
+    """(milliseconds, tokens of the prompt, tokens of it that were cached) for each key but the first."""
+    found = []
+    for end in range(min(keys, len(trace.typed))):
+        begun = time.perf_counter()
+        prompt, cached = ask(trace.prefix + trace.typed[:end], trace.suffix)
+        found.append(((time.perf_counter() - begun) * 1e3, prompt, cached))
+    return found[1:]
+
+
+def saved(engine: Engine, trace: Trace) -> tuple[int, int]:
+    """Keys that were needed, with whole lines accepted by one, and characters."""
+    session, keys = Session(engine, trace.path, max_prompt=None), 0
+    session.open(trace.prefix + trace.suffix, len(trace.prefix))
+    done = 0
+    while done < len(trace.typed):
+        line = trace.typed[done:].partition("\n")[0]
+        suggestion = session.suggest(max_tokens=24).text.partition("\n")[0]
+        if line and suggestion == line:
+            session.type(line)
+            done += len(line)
+        else:
+            session.type(trace.typed[done])
+            done += 1
+        keys += 1
+    return keys, len(trace.typed)
+
+
+def main() -> None:
+    """Measure and keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short trace: does it run?")
+    parser.add_argument("--model", default="smollm2-135m", help="a name, a checkpoint's path or a run's folder")
+    parser.add_argument("--traces", type=int, default=3)
+    parser.add_argument("--keys", type=int, default=40, help="of each trace")
+    parser.add_argument("--decoder", default=None, help="torch or fused, where the engine has the choice")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.traces, arguments.keys = 1, 4
+    torch.set_num_threads(2)
+    bench = Bench("keystrokes", threads=2, runs=1)
+    model, tokenizer = prepare_base(arguments.model, torch.bfloat16)
+    options = {}
+    if arguments.decoder is not None:
+        from midspan.engine.decoder import open_decoder  # type: ignore[import-not-found, unused-ignore]
+
+        options["decoder"] = open_decoder(model, arguments.decoder, 8)
+    engine = Engine(model, tokenizer, max_batch=4, **options)
+    scale = 8 if arguments.quick else 1
+    places = traces(tokenizer, arguments.traces, prefix_tokens=PREFIX // scale, suffix_tokens=SUFFIX // scale)
+    medians: dict[str, float] = {}
+    layouts: tuple[AnyLayout, ...] = ("auto", "psm", "line")
+    for layout in layouts:
+        engine.slots.clear()
+        keys = min(arguments.keys, 8) if layout == "psm" else arguments.keys  # it takes a second a key
+        found = [key for trace in places for key in typed(asking(engine, layout), trace, keys)]
+        row(bench, layout, found, medians)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        engine.slots.clear()
+        found = [key for trace in places for key in typed(asking(engine, "auto"), trace, arguments.keys)]
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    row(bench, "auto, both cores busy", found, medians)
+    if peer.program() is not None and arguments.model == "smollm2-135m":
+        gguf = model_file("smollm2-135m")
+        with peer.server(gguf, Tokenizer.load(gguf), 2) as remote:
+            compare(bench, remote, engine, tokenizer, places, arguments.keys)
+    guesses(bench, engine, places, 8 if arguments.quick else 48)
+    if arguments.model != "smollm2-135m":  # as it comes, it was not taught to infill
+        counts = [saved(engine, trace) for trace in places]
+        share = 1 - sum(keys for keys, _ in counts) / sum(characters for _, characters in counts)
+        bench.record("keys saved", unit="%", value=100 * share)
+    bench.finish(quick=arguments.quick)
+
+
+def row(bench: Bench, name: str, found: list[tuple[float, int, int]], medians: dict[str, float]) -> None:
+    """The figures of one way of asking."""
+    milliseconds = sorted(time_ for time_, _, _ in found)
+    evaluated = [prompt - cached for _, prompt, cached in found]
+    goal = (4.0, 97.0) if name.startswith("auto") else (None, None)
+    bench.record(
+        f"{name}: tokens read a key",
+        unit="tokens",
+        value=statistics.median(evaluated),
+        better="lower",
+        goal=goal[0],
+    )
+    share = 100 * sum(cached for _, _, cached in found) / sum(prompt for _, prompt, _ in found)
+    bench.record(f"{name}: cached", unit="%", value=share, goal=goal[1])
+    p50, p95 = (milliseconds[int(q * (len(milliseconds) - 1))] for q in (0.5, 0.95))
+    bench.record(f"{name}: first token, p50", unit="ms", value=p50, better="lower")
+    bench.record(f"{name}: first token, p95", unit="ms", value=p95, better="lower")
+    medians[name] = p50
+
+
+def guesses(bench: Bench, engine: Engine, places: list[Trace], max_tokens: int) -> None:
+    """Writing on in real files, the prompt cached, with and without guesses; the texts are the same."""
+    asked = [engine.completing(trace.prefix, max_tokens=max_tokens, stop_ids=frozenset()) for trace in places]
+    plain = [replace(request, drafts=None) for request in asked]
+
+    def write(requests: list[Request]) -> list[str]:
+        return [engine.submit(request).result().text for request in requests]
+
+    same = sum(a == b for a, b in zip(write(asked), write(plain), strict=True))
+    bench.runs = 3
+    bench.compare(
+        "writing on with guesses",
+        unit="tokens/s",
+        amount=max_tokens * len(places),
+        ours=lambda: write(asked),
+        peers={"without": lambda: write(plain)},
+        goal_ratio=1.5,
+    )
+    bench.record("the same text as without guesses (bfloat16)", unit="%", value=100 * same / len(places))
+
+
+def compare(
+    bench: Bench, remote: RemoteEngine, engine: Engine, tokenizer: Tokenizer, places: list[Trace], keys: int
+) -> None:
+    """The same keys, ours and llama.cpp's in turns; its GGUF has no sentinels, so other pieces stand in."""
+    fim = FimFormat.detect(tokenizer)
+    assert fim is not None
+    stand_in = {fim.prefix_id: 4, fim.suffix_id: 6, fim.middle_id: 7}
+
+    def ask_peer(layout: AnyLayout) -> Ask:
+        def ask(prefix: str, suffix: str) -> tuple[int, int]:
+            prompt = engine.prompt(prefix, suffix, layout=layout, max_tokens=1, heal=False)
+            ids = [stand_in.get(i, i) for i in prompt.ids]
+            usage = remote.submit(Request(prompt=ids, max_tokens=1)).result().usage
+            return usage.prompt, usage.cached
+
+        return ask
+
+    ours: list[float] = []
+    theirs: dict[str, list[float]] = {"psm": [], "spm": []}
+    for trace in places:
+        ours += [key[0] for key in typed(asking(engine, "spm"), trace, keys)]
+        theirs["psm"] += [key[0] for key in typed(ask_peer("psm"), trace, min(keys, 6))]
+        theirs["spm"] += [key[0] for key in typed(ask_peer("spm"), trace, keys)]
+    peers = {
+        "llama.cpp, order of its /infill": statistics.median(theirs["psm"]),
+        "llama.cpp, SPM by ids": statistics.median(theirs["spm"]),
+    }
+    bench.record(
+        "first token beside llama.cpp (SPM)", unit="ms", value=statistics.median(ours), peers=peers, better="lower"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The planner against published runs, against the paper, and against this machine."""

@@ -1,0 +1,177 @@
+"""Guesses change no token: greedy and sampled texts are those without, also with a model that guesses."""
+
+import itertools
+import random
+
+import pytest
+import torch
+
+from engine.tiny import TEXT, tiny_model, tiny_tokenizer
+from midspan.engine import Engine, Request, SampleConfig
+from midspan.engine.runner import TorchRunner
+from midspan.engine.sample import Place, candidates, choose
+from midspan.engine.speculate import CopyDrafter
+
+TOKENIZER = tiny_tokenizer()
+MODEL = tiny_model(TOKENIZER.vocab_size)
+
+
+def requests(seed: int) -> list[Request]:
+    rng, found = random.Random(seed), []
+    for number in range(8):
+        motif = [rng.randrange(TOKENIZER.vocab_size) for _ in range(6)]
+        prompt = motif * 4 + [rng.randrange(TOKENIZER.vocab_size) for _ in range(3)]
+        sample = SampleConfig(
+            temperature=[0.0, 0.7][number % 2], seed=number, repetition_penalty=[1.0, 1.2][number % 3 == 0]
+        )
+        found.append(Request(prompt=prompt, max_tokens=25, sample=sample, stop_ids=frozenset({motif[0]})))
+    return found
+
+
+def with_drafts(request: Request, drafts: list[list[int]], guess: bytes = b"") -> Request:
+    return Request(
+        **{**{f: getattr(request, f) for f in request.__dataclass_fields__}, "drafts": drafts, "guess": guess}
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_texts_are_those_without_guesses(seed: int) -> None:
+    """Drafts that are right, nearly right and wrong; in a batch and alone."""
+    plain = Engine(MODEL, TOKENIZER, max_batch=3)
+    asked = requests(seed)
+    expected = [plain.submit(request).result() for request in asked]
+    rng = random.Random(seed)
+    drafted = []
+    for request, truth in zip(asked, expected, strict=True):
+        wrong = [token if rng.random() < 0.8 else rng.randrange(TOKENIZER.vocab_size) for token in truth.ids]
+        drafted.append(with_drafts(request, [[*request.prompt[-3:], *wrong]]))
+    engine = Engine(MODEL, TOKENIZER, max_batch=3)
+    handles = [engine.submit(request) for request in drafted]
+    found = [handle.result() for handle in handles]
+    assert [(c.ids, c.reason) for c in found] == [(c.ids, c.reason) for c in expected]
+    assert sum(c.usage.accepted for c in found) > 20
+    assert sum(c.usage.drafted for c in found) > sum(c.usage.accepted for c in found)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_model_that_guesses(temperature: float) -> None:
+    """The model as its own guesser is nearly always right when greedy; another one seldom, and does no harm."""
+    sample = SampleConfig(temperature=temperature)
+    asked = {"max_tokens": 30, "sample": sample, "stop_ids": frozenset()}
+    expected = Engine(MODEL, TOKENIZER, speculate=False).complete(TEXT, **asked)  # type: ignore[arg-type]
+    for seed, least in ((0, 15), (9, 0)):
+        engine = Engine(MODEL, TOKENIZER, draft=tiny_model(TOKENIZER.vocab_size, seed=seed))
+        for _ in range(2):
+            found = engine.complete(TEXT, **asked)  # type: ignore[arg-type]
+            assert found == expected
+            assert found.usage.drafted > 0
+            if temperature == 0:
+                assert found.usage.accepted >= least
+        assert engine._draft is not None
+        assert not engine._draft._taken
+
+
+def test_healing_and_guesses_go_together() -> None:
+    prefix, suffix = "def add(a, b):\n    retu", "\n\nprint(add(1, 2))\n"
+    plain = Engine(MODEL, TOKENIZER, speculate=False)
+    for layout in ("spm", "psm", "line"):
+        expected = plain.infill(prefix, suffix, layout=layout, max_tokens=20)
+        for guess in (expected.text.encode(), b"rn a", b"nonsense"):
+            found = Engine(MODEL, TOKENIZER).infill(
+                prefix, suffix, layout=layout, max_tokens=20, guess=guess, extra=[TEXT]
+            )
+            assert found == expected
+    (letter,) = TOKENIZER.encode("(")
+    always = SampleConfig(logit_bias={letter: 1000.0})
+    found = Engine(MODEL, TOKENIZER).infill(prefix, suffix, max_tokens=20, sample=always, guess=b"rn" + b"(" * 40)
+    assert found.text in ["rn" + "(" * n for n in range(17, 21)], "what is owed comes first"
+    assert found.usage.accepted >= 15, "the previous suggestion is right to its end"
+
+
+def test_a_stop_inside_guesses_ends_there() -> None:
+    plain = Engine(MODEL, TOKENIZER)
+    free = plain.generate([[1, 2, 3]], max_tokens=12)[0].ids
+    stop = frozenset({free[6]})
+    expected = plain.generate([[1, 2, 3]], max_tokens=12, stop_ids=stop)[0]
+    guess = TOKENIZER.decode_bytes(free)
+    found = plain.submit(
+        Request(prompt=[1, 2, 3], max_tokens=12, stop_ids=stop, drafts=[[2, 3, *free]], guess=guess)
+    ).result()
+    assert (found.ids, found.reason) == (expected.ids, "eot")
+    short = plain.submit(Request(prompt=[1, 2, 3], max_tokens=3, drafts=[[2, 3, *free]])).result()
+    assert short.ids == free[:3], "never more than the budget"
+
+
+def test_the_distribution_is_exactly_the_models() -> None:
+    """Every text of three tokens over a vocabulary of five: its probability with guesses is the model's.
+
+    The random number of each place is cut at the borders where the choice changes; summed over all pieces, the
+    lengths are probabilities, with no sampling in the test.
+    """
+    vocab = 5
+    model = tiny_model(vocab, scale=0.5, seed=4)
+    config = SampleConfig(temperature=1.1, top_p=0.9)
+    prompt, guess = [0, 1], [2, 0, 3]
+
+    def row(ids: list[int]) -> torch.Tensor:
+        with torch.no_grad():
+            return model(torch.tensor([ids]))[0, -1:]
+
+    def exact(ids: list[int]) -> dict[int, float]:
+        p, order = candidates(row(ids), config)
+        return {int(i): float(x) for i, x in zip(order[0], p[0], strict=True) if x > 0}
+
+    expected: dict[tuple[int, ...], float] = {}
+    for text in itertools.product(range(vocab), repeat=3):
+        probability = 1.0
+        for at, token in enumerate(text):
+            probability *= exact(prompt + list(text[:at])).get(token, 0.0)
+        if probability:
+            expected[text] = probability
+
+    runner = TorchRunner(model)
+    runner.cache.reserve(capacity=16)
+    from midspan.engine import sample as module
+    from midspan.engine.runner import Part
+
+    found: dict[tuple[int, ...], float] = {}
+    with torch.inference_mode():
+        runner.step([Part(0, prompt)])
+        logits = torch.cat([row(prompt), runner.step([Part(0, guess, 3)])])  # all guesses at once, as in a step
+        runner.cache.truncate(0, len(prompt))
+
+    def pieces(logits_v: torch.Tensor) -> list[tuple[float, float]]:
+        """(a number in the middle, the length) of each interval of the unit interval."""
+        p, _ = candidates(logits_v[None], config)
+        ends = [0.0, *p[0].cumsum(-1).tolist()]
+        return [((a + b) / 2, b - a) for a, b in itertools.pairwise(ends) if b > a]
+
+    def walk(text: tuple[int, ...], weight: float, on_track: bool) -> None:
+        if len(text) == 3:
+            found[text] = found.get(text, 0.0) + weight
+            return
+        # Behind a wrong guess its row is thrown away, and the next step computes anew.
+        logits_v = logits[len(text)] if on_track else row(prompt + list(text))[0]
+        for number, length in pieces(logits_v):
+            original, module.unit = module.unit, lambda *_, number=number: number
+            try:
+                token = choose(logits_v[None], config, [Place(0, 0, len(text))])[0]
+            finally:
+                module.unit = original
+            walk((*text, token), weight * length, on_track and token == guess[len(text)])
+
+    walk((), 1.0, True)
+    assert found.keys() == expected.keys()
+    for text, probability in expected.items():
+        assert found[text] == pytest.approx(probability, abs=1e-5)
+    assert sum(found.values()) == pytest.approx(1.0)
+
+
+def test_copying_takes_the_latest_and_longest_agreement() -> None:
+    drafter = CopyDrafter(TOKENIZER, [1, 2, 3, 9, 1, 2, 4], [[5, 6, 7, 8]], width=2)
+    assert drafter.propose([1, 2, 3, 9, 1, 2, 4, 1, 2], b"", 5) == [4, 1]
+    assert drafter.propose([1, 2, 3, 9, 1, 2, 4, 1, 2, 3], b"", 5) == [9, 1]
+    assert drafter.propose([1, 2, 3, 9, 1, 2, 4, 1, 2, 3, 5, 6], b"", 1) == [7]
+    assert drafter.propose([1, 2, 3, 9, 1, 2, 4, 1, 2, 3, 5, 6], b"", 0) == []
+    drafter.judge(2, 0)
+    assert len(CopyDrafter(TOKENIZER, [3], [], b"a = b + c").propose([3], b"", 3)) == 3
