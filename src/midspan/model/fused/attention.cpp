@@ -213,6 +213,7 @@ void backward(const Multiply& multiply, const bf16* q, i64 q_row, const bf16* k,
         float dot = 0;
         if (row < length) {
             const bf16 *g = grad + row * grad_row, *o = out + row * out_row;
+#pragma omp simd reduction(+ : dot)
             for (i64 i = 0; i < dim; i++) dot += up(g[i]) * up(o[i]);
         }
         dots[row] = dot;

@@ -86,6 +86,7 @@ void midspan_norm(const bf16* __restrict x, const bf16* __restrict delta, const 
             sum_row = target;
         }
         float squares = 0;
+#pragma omp simd reduction(+ : squares)
         for (i64 i = 0; i < dim; i++) squares += up(sum_row[i]) * up(sum_row[i]);
         const float inverse = 1.0f / std::sqrt(squares / static_cast<float>(dim) + eps);
         inverse_rms[row] = inverse;
@@ -106,6 +107,7 @@ void midspan_norm_backward(const bf16* __restrict grad, const bf16* __restrict r
             const bf16 *g = grad + row * dim, *s = sum + row * dim;
             const float inverse = inverse_rms[row];
             float dot = 0;
+#pragma omp simd reduction(+ : dot)
             for (i64 i = 0; i < dim; i++) {
                 float along = up(g[i]) * up(s[i]) * inverse;
                 own[i] += along;
@@ -233,12 +235,14 @@ void midspan_softmax_loss(bf16* __restrict logits, const i64* __restrict targets
     for (i64 row = 0; row < rows; row++) {
         bf16* x = logits + row * vocab;
         int16_t highest = INT16_MIN;  // bits of a bfloat16 ordered as whole numbers: negative ones run backwards
+#pragma omp simd reduction(max : highest)
         for (i64 i = 0; i < vocab; i++) {
             const int16_t bits = static_cast<int16_t>(x[i]), key = bits ^ ((bits >> 15) & 0x7fff);
             highest = key > highest ? key : highest;
         }
         const float top = up(static_cast<bf16>(highest ^ ((highest >> 15) & 0x7fff)));
         float total = 0;
+#pragma omp simd reduction(+ : total)
         for (i64 i = 0; i < vocab; i++) total += exponential(up(x[i]) - top);
         const float at_target = up(x[targets[row]]) - top;
         losses[row] = std::log(total) - at_target;
