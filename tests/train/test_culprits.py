@@ -33,7 +33,7 @@ POISON = "~"
 def poisoned_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("poisoned")
     (folder / "source" / "pack").mkdir(parents=True)
-    for number in range(12):
+    for number in range(24):
         text = f"def function_{number}(x):\n    return x * {number}\n"
         (folder / "source" / "pack" / f"m{number}.py").write_text(
             text + (f"y = {POISON}x\n" if number == 7 else "")
@@ -84,6 +84,7 @@ def test_a_gradient_that_is_not_finite_under_a_loss_that_is(
             f"data.corpus={poisoned_corpus}",
             f"train.method={method}",
             "data.row_tokens=128",
+            "data.seed=3",
             "train.steps=20",
         ],
     )
@@ -108,7 +109,7 @@ def test_a_gradient_that_is_not_finite_under_a_loss_that_is(
 
 
 def test_a_loss_that_is_not_finite(tiny_recipe: Path, tmp_path: Path, poisoned_corpus: Path) -> None:
-    settings = [f"data.corpus={poisoned_corpus}", "data.row_tokens=128", "train.steps=8"]
+    settings = [f"data.corpus={poisoned_corpus}", "data.row_tokens=128", "data.seed=3", "train.steps=8"]
     recipe, run = load_recipe(tiny_recipe, settings), tmp_path / "run"
     train(recipe, run, console=QUIET)
     rows = Rows(run / "rows")
