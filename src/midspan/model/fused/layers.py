@@ -114,9 +114,9 @@ class _SwiGlu(torch.autograd.Function):
         needed = ctx.needs_input_grad[3:]
         grad_nd = grads[0].contiguous()
         # The gradient of the product needs no product, and that of down's matrix does: made once, in one pass.
-        grad_nf, low = down.backward_input(grad_nd, tensors[split:])
+        grad_nf = down.backward_input(grad_nd, tensors[split:])
         product_nf, grad_gate_up_nf = kernels.swiglu_backward(grad_nf, gate_up_nf)
-        rest_down = down.backward_tensors(grad_nd, product_nf, low, tensors[split:], needed[split:])
+        rest_down = down.backward_tensors(grad_nd, product_nf, tensors[split:], needed[split:])
         del grad_nf, product_nf
         grad_x_nd, rest = gate_up.backward(grad_gate_up_nf, x_nd, tensors[:split], needed[:split])
         return grad_x_nd, None, None, *rest, *rest_down

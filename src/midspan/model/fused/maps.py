@@ -11,7 +11,6 @@ Written as plain functions with their gradients, since `layers.py` decides what 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +19,6 @@ from torch.nn import functional as F
 from midspan.model.fused import kernels
 
 PER_MAP = 4  # weight, bias, and an adapter's A and B; None where there is none
-
-
-class Low(NamedTuple):
-    """Between an adapter's two matrices."""
-
-    a_rd: Tensor
-    grad_nr: Tensor
 
 
 class Maps:
@@ -53,25 +45,18 @@ class Maps:
         self, grad_no: Tensor, x_nd: Tensor, tensors: Sequence[Tensor | None], needed: Sequence[bool]
     ) -> tuple[Tensor, list[Tensor | None]]:
         """Gradients of the input, and of the tensors that need one."""
-        grad_nd, low = self.backward_input(grad_no, tensors)
-        return grad_nd, self.backward_tensors(grad_no, x_nd, low, tensors, needed)
+        return self.backward_input(grad_no, tensors), self.backward_tensors(grad_no, x_nd, tensors, needed)
 
-    def backward_input(self, grad_no: Tensor, tensors: Sequence[Tensor | None]) -> tuple[Tensor, Low | None]:
-        """The gradient of the input (n, d), and what adapters had to do with it."""
+    def backward_input(self, grad_no: Tensor, tensors: Sequence[Tensor | None]) -> Tensor:
+        """The gradient of the input (n, d)."""
         grad_nd = grad_no @ _joined(tensors[::PER_MAP])
         a_rd, b_or = self._adapters(tensors, grad_no.dtype)
-        if a_rd is None or b_or is None:
-            return grad_nd, None
-        low = Low(a_rd, grad_no @ b_or)
-        return grad_nd.addmm_(low.grad_nr, a_rd), low
+        if a_rd is not None and b_or is not None:
+            grad_nd.addmm_(grad_no @ b_or, a_rd)
+        return grad_nd
 
     def backward_tensors(
-        self,
-        grad_no: Tensor,
-        x_nd: Tensor,
-        low: Low | None,
-        tensors: Sequence[Tensor | None],
-        needed: Sequence[bool],
+        self, grad_no: Tensor, x_nd: Tensor, tensors: Sequence[Tensor | None], needed: Sequence[bool]
     ) -> list[Tensor | None]:
         """Gradients of the tensors that need one."""
         grads: list[Tensor | None] = [None] * len(tensors)
@@ -80,9 +65,10 @@ class Maps:
         if any(needed[1::PER_MAP]):
             sums = iter(torch.split(grad_no.sum(dim=0, dtype=torch.float32).to(x_nd.dtype), self.sizes))
             grads[1::PER_MAP] = [None if bias is None else next(sums) for bias in tensors[1::PER_MAP]]
-        if low is not None:
-            grad_a_rd = weight_gradient(low.grad_nr, x_nd)
-            grad_b_or = weight_gradient(grad_no, F.linear(x_nd, low.a_rd))
+        a_rd, b_or = self._adapters(tensors, x_nd.dtype)
+        if a_rd is not None and b_or is not None:
+            grad_a_rd = weight_gradient(grad_no @ b_or, x_nd)
+            grad_b_or = weight_gradient(grad_no, F.linear(x_nd, a_rd))
             for index, (rows, columns) in enumerate(self._places(tensors)):
                 if columns.stop > columns.start:
                     grads[index * PER_MAP + 2] = grad_a_rd[columns].float()
