@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from midspan.chart import Line, chart
 from midspan.errors import InputError
 from midspan.evaluate import Evaluation, HeldOutConfig, write_report
 from midspan.evaluate.report import marked_difference
-from midspan.page import loss_curve
 
 HOSTILE = "</script><b>&\"'</pre>"
 VOID = {"meta", "line", "circle", "polyline"}
@@ -83,7 +83,7 @@ def test_a_model_that_is_no_run(run_folder: Path, corpus_folder: Path, tmp_path:
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no results.json; run `midspan eval"):
+    with pytest.raises(InputError, match=r"is no run and has no results.json"):
         write_report(tmp_path)
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(InputError, match="is damaged"):
@@ -107,8 +107,10 @@ def test_difference_keeps_both_texts() -> None:
 
 def test_the_curve_is_to_scale() -> None:
     steps, losses = [1, 2, 3, 4, 5], [5.0, 4.0, 3.0, 2.0, 1.0]
-    svg = loss_curve(steps, losses)
-    dots = [(float(x), float(y)) for x, y in re.findall(r'<circle class="raw" cx="([\d.]+)" cy="([\d.]+)"', svg)]
+    svg = chart("loss", "nats", [Line("loss", steps, losses, smooth=True)])
+    dots = [
+        (float(x), float(y)) for x, y in re.findall(r'<circle class="raw"[^>]* cx="([\d.]+)" cy="([\d.]+)"', svg)
+    ]
     gaps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(dots)]
     assert len(dots) == 5
     assert all(gap == pytest.approx(gaps[0], abs=0.11) for gap in gaps)
@@ -128,7 +130,7 @@ def test_curves_of_any_length_and_level() -> None:
         ([1, 2], [0.0, 0.0]),
         ([*range(5000)], [1e-4 * i for i in range(5000)]),
     ):
-        svg = loss_curve(steps, losses)
+        svg = chart("loss", "nats", [Line("loss", steps, losses, smooth=True)])
         read(svg)
         assert len(svg) < 120_000
         assert "nan" not in svg
