@@ -108,7 +108,8 @@ def test_difference_keeps_both_texts() -> None:
 def test_the_curve_is_to_scale() -> None:
     steps, losses = [1, 2, 3, 4, 5], [5.0, 4.0, 3.0, 2.0, 1.0]
     svg = chart("loss", "nats", [Line("loss", steps, losses, smooth=True)])
-    dots = [
+    raw = r'<circle class="raw"[^>]* cx="([\d.]+)" cy="([\d.]+)"'
+    dots = [(float(x), float(y)) for x, y in re.findall(raw, svg)]
         (float(x), float(y)) for x, y in re.findall(r'<circle class="raw"[^>]* cx="([\d.]+)" cy="([\d.]+)"', svg)
     ]
     gaps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(dots)]
