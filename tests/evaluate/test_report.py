@@ -110,8 +110,6 @@ def test_the_curve_is_to_scale() -> None:
     svg = chart("loss", "nats", [Line("loss", steps, losses, smooth=True)])
     raw = r'<circle class="raw"[^>]* cx="([\d.]+)" cy="([\d.]+)"'
     dots = [(float(x), float(y)) for x, y in re.findall(raw, svg)]
-        (float(x), float(y)) for x, y in re.findall(r'<circle class="raw"[^>]* cx="([\d.]+)" cy="([\d.]+)"', svg)
-    ]
     gaps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(dots)]
     assert len(dots) == 5
     assert all(gap == pytest.approx(gaps[0], abs=0.11) for gap in gaps)
