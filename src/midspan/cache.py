@@ -26,8 +26,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import platformdirs
-
 from midspan.errors import InputError, WorkError
 from midspan.files import atomic_file
 
@@ -62,7 +60,11 @@ Progress = Callable[[int, int], None]
 
 def cache_dir() -> Path:
     """The folder of everything that can be fetched again: MIDSPAN_CACHE, or the platform's cache folder."""
-    return Path(os.environ.get("MIDSPAN_CACHE") or platformdirs.user_cache_dir("midspan"))
+    if named := os.environ.get("MIDSPAN_CACHE"):
+        return Path(named)
+    import platformdirs  # the model's kernels ask from machines that have torch and nothing else
+
+    return Path(platformdirs.user_cache_dir("midspan"))
 
 
 def model_file(name: str) -> Path:

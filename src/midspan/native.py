@@ -43,9 +43,13 @@ def compiled(source: Path) -> ctypes.CDLL | None:
         return None
     from midspan.cache import cache_dir
 
+    try:
+        folder = cache_dir() / "kernels"
+    except ImportError:  # a machine with torch and nothing else
+        return None
     identity = repr((FLAGS, str(openmp), _version(compiler), _processor())).encode()
     digest = hashlib.sha256(source.read_bytes() + b"\0" + identity).hexdigest()[:16]
-    path = cache_dir() / "kernels" / f"{source.stem}-{digest}.so"
+    path = folder / f"{source.stem}-{digest}.so"
     try:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)

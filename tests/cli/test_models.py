@@ -51,7 +51,8 @@ def model_folder(folder: Path) -> Path:
     return folder / "run"
 
 
-def test_list_shows_what_is_here() -> None:
+def test_list_shows_what_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")  # so that a long path stays in one line
     (row,) = json.loads(run("list", "--json"))
     assert (row["name"], row["licence"], row["path"]) == ("smollm2-135m", "Apache-2.0", None)
     assert "midspan models pull" in run("list")

@@ -102,8 +102,9 @@ def test_twice_is_the_same_and_the_mode_stays(tiny_base: Path, tiny_corpus: Path
     assert replace(first, seconds=0.0) == replace(second, seconds=0.0)
     before = torch.get_rng_state()
     for training in (True, False):
-        engine.model.train(training)
-        again.measure(Objective(engine.model), step=0, tokens=0)
+        objective = Objective(engine.model)
+        objective.train(training)
+        again.measure(objective, step=0, tokens=0)
         assert engine.model.training is training
     assert torch.equal(before, torch.get_rng_state())
     assert all(parameter.grad is None for parameter in engine.model.parameters())

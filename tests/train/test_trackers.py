@@ -39,12 +39,18 @@ def test_tensorboard_reads_what_was_written(tiny_recipe: Path, tmp_path: Path) -
 
     run = tmp_path / "run"
     settings = [*WATCHED, "watch.tensorboard=true", "train.precision=fp32", "checkpoint.every_steps=2"]
-    code = "import sys; from midspan.train import loop; "
-    code += "real = loop.save_checkpoint\n"
-    code += "def save(*args, **more):\n    path = real(*args, **more)\n    sys.exit(7)\n"
-    code += "loop.save_checkpoint = save\nfrom pathlib import Path\n"
-    code += "loop.train(loop.load_recipe(Path(sys.argv[1]), sys.argv[3:]), Path(sys.argv[2]))"
-    code = code.replace("loop.load_recipe", "__import__('midspan.train').train.load_recipe")
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from midspan.train import checkpoint, load_recipe, train
+        real = checkpoint.Checkpoints.save
+        def save(self, *args):
+            real(self, *args)
+            self.wait()
+            sys.exit(7)
+        checkpoint.Checkpoints.save = save
+        train(load_recipe(Path(sys.argv[1]), sys.argv[3:]), Path(sys.argv[2]))
+    """
     stopped = subprocess.run([sys.executable, "-c", code, tiny_recipe, run, *settings], check=False)
     assert stopped.returncode == 7
     train(load_recipe(tiny_recipe, settings), run, resume=True, console=QUIET)
