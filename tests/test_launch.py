@@ -43,7 +43,8 @@ def test_slurms_script_starts_every_rank_and_queues_itself_until_the_model_is_th
     _stand_in(
         tools,
         "srun",
-        'shift; for n in 0 1; do SLURM_PROCID=$n SLURM_LOCALID=$n SLURM_NTASKS=2 SLURM_NTASKS_PER_NODE=2 "$@"; done',
+        "shift; export SLURM_NTASKS=2 SLURM_NTASKS_PER_NODE=2; "
+        'for n in 0 1; do SLURM_PROCID=$n SLURM_LOCALID=$n "$@"; done',
     )
     ours = f'echo "$RANK $WORLD_SIZE $LOCAL_RANK $MASTER_ADDR $@" >> {tmp_path}/ranks'
     _stand_in(tools, "midspan", f"{ours}; mkdir -p {run}/checkpoints/step-$(date +%s%N)")

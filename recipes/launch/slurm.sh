@@ -19,7 +19,7 @@ set -euo pipefail
 recipe=$1 run=$2
 shift 2
 
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+read -r MASTER_ADDR < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export MASTER_ADDR MASTER_PORT=29500
 resume=()
 if [ -e "$run" ]; then resume=(--resume); fi

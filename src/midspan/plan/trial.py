@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from midspan.model import Llama
+from midspan.model.fused import keep_memory
 from midspan.model.lora import add_lora, train_rows
 from midspan.plan.stage import Stage
 from midspan.rows import Row
@@ -35,6 +36,7 @@ class Trial:
             token_ids: sentinels, whose rows train where the vocabulary's matrices do not.
             rows: of a step.
         """
+        keep_memory()  # as the loop does
         train = recipe.train
         if train.method == "lora":
             add_lora(model, recipe.lora, token_ids, seed=train.seed)
