@@ -24,7 +24,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/python scripts/demo.py --out $(RUN)
 
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 test-slow: $(VENV)/.installed-dev
 	@$(BIN)/python -m midspan models pull smollm2-135m
