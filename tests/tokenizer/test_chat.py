@@ -261,3 +261,15 @@ def test_the_format_of_70b_can_be_given_to_its_base(llama: Tokenizer) -> None:
     tokenizer = with_chat(llama, "steps")
     assert isinstance(chat_format(tokenizer), Steps)
     assert tokenizer.id_of("<step>") == llama.vocab_size
+
+
+def test_the_embedded_default_is_trained_in_its_own_format(vocabulary: Callable[[str], Tokenizer]) -> None:
+    """Its template puts a system message of its own in front where a conversation has none."""
+    tokenizer = vocabulary("smollm2")
+    assert with_chat(tokenizer) is tokenizer
+    format_ = chat_format(tokenizer)
+    ids, trained = format_.conversation(DIALOGUE[1:])
+    parts = [tokenizer.decode(part[:-1]) for part in trained_parts(ids, trained)]
+    assert parts == [DIALOGUE[2].content, DIALOGUE[4].content]
+    assert ids[: len(format_.prompt(DIALOGUE[1:4]))] == format_.prompt(DIALOGUE[1:4])
+    assert b"SmolLM" in tokenizer.decode_bytes(ids)

@@ -29,7 +29,7 @@ from midspan.errors import InputError
 from midspan.files import atomic_folder, write_json
 from midspan.fim import FimFormat
 from midspan.rows.conversations import Conversations, Encoded, chat_identity
-from midspan.rows.mixture import Blend, Source, check_shares, epochs
+from midspan.rows.mixture import Blend, Source, check_shares
 from midspan.rows.partial import partial_folder
 from midspan.rows.segments import FORMS, RowsConfig
 from midspan.rows.shards import Index, shard_path
@@ -230,7 +230,6 @@ class _Stream:
     def described(self, total_tokens: int) -> dict[str, Any]:
         """The source's part of the manifest."""
         tokens, share = self.counts["tokens"], self.counts["tokens"] / total_tokens
-        tokens_an_epoch = tokens / (self.documents_read / len(self.texts))
         return {
             "name": self.source.name,
             "corpus": str(self.source.place),
@@ -238,7 +237,7 @@ class _Stream:
             "realised_share": share,
             "tokens": tokens,
             "rows": self.rows,
-            "epochs": epochs(share, total_tokens, tokens_an_epoch),
+            "epochs": self.documents_read / len(self.texts),
             "documents": len(self.texts),
             "documents_left_out": self.texts.left_out,
             **({"too_long": self.texts.too_long} if isinstance(self.texts, Encoded) else {}),
