@@ -2,8 +2,8 @@
 
 import pytest
 
+from midspan.model.flops import flops_per_token
 from midspan.plan.anchors import ANCHORS, SHAPES, Anchor
-from midspan.plan.speed import flops_per_token
 
 TARGETS = [anchor for anchor in ANCHORS if anchor.target]
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from midspan.model import ModelConfig
+from midspan.model.flops import flops_per_token
 from midspan.plan.hardware import NODE, Cluster, Gpu
-from midspan.plan.stage import Layout, Stage, layer_parameters, projections
+from midspan.plan.stage import Layout, Stage, projections
 
 MOVED = 3.4
 """Bytes that compiled elementwise kernels move, over the least (fitted)."""
@@ -64,12 +64,6 @@ class Speed:
     def mfu(self) -> float:
         """Model operations over the peak's."""
         return self.model_flops / self.step / self.gpus / self.peak
-
-
-def flops_per_token(config: ModelConfig, length: int) -> float:
-    """6 N + 12 L d s: the field's formula, attention counted whole."""
-    products = config.num_layers * layer_parameters(config) + config.hidden_size * config.vocab_size
-    return 6 * products + 12 * config.num_layers * config.num_heads * config.head_dim * length
 
 
 def gpu_speed(
