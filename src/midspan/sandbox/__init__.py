@@ -1,0 +1,8 @@
+"""Running code that a model wrote: in a jail, with limits, and with verdicts that it cannot forge.
+
+`Program` says what is to run and `Verdict` what came of it.
+"""
+
+from midspan.sandbox.program import Limits, Mode, Program, Status, Verdict
+
+__all__ = ["Limits", "Mode", "Program", "Status", "Verdict"]
