@@ -10,7 +10,8 @@ The paper draws both cuts uniformly over the characters of the document (section
 
     uniform   two positions anywhere             d|ef f(x):\\n    retu|rn x
     line      from inside a line to its end      def f(x):\\n    re|turn x|
-    lines     one to four whole lines            def f(x):\\n|    return x\\n|
+    lines     one to four lines, whole or        def f(x):\\n|    return x\\n|
+              without their outer space          def f(x):\\n    |return x|\\n
     short     at most SHORT_SPAN characters      def f(x)|:\\n    re|turn x
     tree      a node of the syntax tree          def f(x):\\n    |return x|      or `line`, without a grammar
 """
@@ -123,12 +124,15 @@ def _line(text: str, draws: Draws) -> tuple[int, int]:
 
 
 def _lines(text: str, draws: Draws) -> tuple[int, int]:
-    """Whole lines with their newlines, the first of them not blank."""
+    """Lines of which the first is not blank: whole with their newlines, or from code to code (half the time)."""
     start, end = _line_with_code(text, draws)
     for _ in range(draws.below(MOST_LINES)):
         following = text.find("\n", end + 1)
         end = following if following >= 0 else end
-    return start, min(end + 1, len(text))
+    if draws.unit() < 0.5:
+        return start, min(end + 1, len(text))
+    start = end - len(text[start:end].lstrip())
+    return start, start + len(text[start:end].rstrip())
 
 
 def _line_with_code(text: str, draws: Draws) -> tuple[int, int]:
