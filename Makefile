@@ -1,10 +1,11 @@
 # make demo: the whole path once, on this machine.   make test: the proofs.   make check: style and types.
+# make bench-NAME: one benchmark beside its peers.   make bench: which goals are missed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test test-slow check setup clean
+.PHONY: demo test test-slow check bench setup clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +35,12 @@ check: $(VENV)/.installed-dev
 	@$(BIN)/ruff check src tests scripts benchmarks
 	@$(BIN)/ruff format --check src tests scripts benchmarks
 	@$(BIN)/mypy
+
+bench-%: $(VENV)/.installed-dev
+	@$(BIN)/python -m benchmarks.$(subst -,_,$*)
+
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build

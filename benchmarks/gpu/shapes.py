@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from midspan.model import ModelConfig
+from midspan.model.flops import flops_per_token, matmul_parameters
 
 SHAPES = {
     "tiny": ModelConfig(
@@ -60,26 +61,15 @@ def peak_tflops(name: str) -> float | None:
     return PEAKS[max(found, key=len)] if found else None
 
 
-def matrix_parameters(config: ModelConfig) -> tuple[int, int]:
-    """Of the blocks, and of one matrix over the vocabulary."""
-    attention = 2 * (config.num_heads + config.num_kv_heads) * config.head_dim
-    blocks = config.num_layers * config.hidden_size * (attention + 3 * config.intermediate_size)
-    return blocks, config.vocab_size * config.hidden_size
-
-
-def flops_per_token(config: ModelConfig, length: int, method: str) -> float:
-    """6 N + 12 layers width length, as the field counts it: no discount for causality, none for frozen matrices
-    except that adapters' runs spare the gradients of matrices (4 N).
-    """
-    blocks, vocabulary = matrix_parameters(config)
-    attention = 12 * config.num_layers * config.num_heads * config.head_dim * length
-    return (4 if method == "lora" else 6) * (blocks + vocabulary) + attention
+def flops_of(config: ModelConfig, length: int, method: str) -> float:
+    """Of a trained token; adapters spare the gradients of the matrices that they stand beside."""
+    return flops_per_token(config, length, frozen=matmul_parameters(config) if method == "lora" else 0)
 
 
 def bytes_needed(config: ModelConfig, tokens: int, method: str, *, recompute: bool) -> float:
     """About what a step holds: weights (and for full runs bfloat16 gradients and moments), and activations."""
-    blocks, vocabulary = matrix_parameters(config)
-    weights = (blocks + vocabulary * (1 if config.tied else 2)) * (2 if method == "lora" else 8)
+    embedding = 0 if config.tied else config.vocab_size * config.hidden_size
+    weights = (matmul_parameters(config) + embedding) * (2 if method == "lora" else 8)
     a_layer = 2 * tokens * (10 * config.hidden_size + 4 * config.intermediate_size)
     layers = (
         a_layer + config.num_layers * 2 * tokens * config.hidden_size if recompute else config.num_layers * a_layer

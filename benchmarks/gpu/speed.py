@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.gpu.shapes import SHAPES, bytes_needed, flops_per_token, peak_tflops
+from benchmarks.gpu.shapes import SHAPES, bytes_needed, flops_of, peak_tflops
 from midspan.model import Llama, Segments
 from midspan.model.lora import LoraConfig, add_lora
 from midspan.model.loss import cross_entropy_sum
@@ -149,7 +149,7 @@ def case(shape: str, method: str, tokens: int, device: torch.device, steps: int)
             row[name] = {"failed": f"{type(error).__name__}: {str(error)[:300]}"}
             continue
         if peak:
-            rate = found["tokens_per_second"] * flops_per_token(config, tokens, method)
+            rate = found["tokens_per_second"] * flops_of(config, tokens, method)
             found["mfu_percent"] = 100 * rate / 1e12 / peak
         row[name] = found
     return row

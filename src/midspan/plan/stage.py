@@ -18,7 +18,7 @@ from midspan.model import PRESETS, ModelConfig
 from midspan.model.lora import TARGETS, LoraConfig
 from midspan.model.weights import read_config
 from midspan.train import Recipe
-from midspan.train.base import _config as made_config
+from midspan.train.base import shape_config
 from midspan.train.parallel import Layout as Ranks
 from midspan.train.parallel import ParallelConfig
 
@@ -165,7 +165,7 @@ def _shape(recipe: Recipe, beside: dict[str, Recipe], shape: str | None) -> tupl
     config, origin = _base_shape(recipe, beside, shape)
     made = recipe.model.shape
     if made is not None:  # from nothing: of the base only the vocabulary is used
-        config = made_config(made, config.vocab_size, recipe.data.row_tokens)
+        config = shape_config(made, config.vocab_size, recipe.data.row_tokens)
     return recipe.model.changed(config), origin
 
 

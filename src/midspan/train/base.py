@@ -132,7 +132,7 @@ def open_base(
     if chats or settings.chat:
         tokenizer = with_chat(tokenizer, settings.chat)
     if settings.shape is not None:
-        config = _config(settings.shape, tokenizer.vocab_size, row_tokens)
+        config = shape_config(settings.shape, tokenizer.vocab_size, row_tokens)
         tensors = _made(config, settings.shape)
     else:
         config, tensors = open_model(path)
@@ -184,7 +184,8 @@ def _vocabulary_path(path: Path) -> Path:
         return path
 
 
-def _config(shape: Shape, vocab_size: int, max_positions: int) -> ModelConfig:
+def shape_config(shape: Shape, vocab_size: int, max_positions: int) -> ModelConfig:
+    """What a recipe's shape is as a model of a vocabulary."""
     return ModelConfig(
         vocab_size=vocab_size,
         hidden_size=shape.hidden_size,
