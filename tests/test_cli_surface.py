@@ -45,6 +45,11 @@ SURFACE = {
     },
     "report": {"runs", "--out", "--json"},
     "run": {"lineage", "--to", "--runs", "--set", "--dry-run", "--json"},
+    "serve": {
+        *("models", "--adapter", "--name", "--host", "--port", "--api-key-file", "--open-to-all"),
+        *("--requests-per-minute", "--queue", "--timeout", "--max-body", "--max-prompt", "--layout"),
+        *("--cors-origin", "--upstream", "--quiet", "--decoder", "--bits"),
+    },
     "train": {"recipe", "--out", "--set", "--resume"},
     "types": {"model", "file", "--samples", "--write", "--json"},
 }

@@ -72,7 +72,7 @@ def complete(
     sample = SampleConfig(temperature=temperature, top_p=top_p, seed=seed)
     if prompt == "-":
         prompt = decode(sys.stdin.buffer.read(), "standard input")
-    found = Engine.load(model, **_decoding(decoder, bits)).complete(prompt, max_tokens=max_tokens, sample=sample)
+    found = Engine.load(model, **decoding(decoder, bits)).complete(prompt, max_tokens=max_tokens, sample=sample)
     if as_json:
         typer.echo(json.dumps({"prompt": prompt, "text": found.text, "finish_reason": found.finish_reason}))
         return
@@ -117,7 +117,7 @@ def infill(
     from midspan.engine import Engine, SampleConfig
 
     sample = SampleConfig(temperature=temperature, top_p=top_p, seed=seed)
-    engine = Engine.load(model, **_decoding(decoder, bits))
+    engine = Engine.load(model, **decoding(decoder, bits))
     rules = StopRules() if raw else EDITOR
     found = engine.infill(prefix, suffix, layout=chosen, max_tokens=max_tokens, sample=sample, stops=rules)
     if as_json:
@@ -131,7 +131,7 @@ def infill(
     console.print(Text.assemble((above, "dim"), (found.text, "bold green"), (below.rstrip("\n"), "dim")))
 
 
-def _decoding(decoder: str, bits: int) -> dict[str, Any]:
+def decoding(decoder: str, bits: int) -> dict[str, Any]:
     """What `Engine.load` takes, once it is known to be something."""
     if decoder not in ("auto", "torch", "fused"):
         raise InputError(f"--decoder is {decoder!r}; it is auto, torch or fused")

@@ -45,6 +45,10 @@ _CHUNK, _CHUNK_GPU = 128, 2048
 """Tokens of prompts in a step: a fraction of a second on either."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class Engine(Front):
     """A model that completes, infills and chats."""
 
@@ -133,14 +137,14 @@ class Engine(Front):
         model = load_model(path, dtype=dtype, device=device)
         return Engine(model, tokenizer, decoder=open_decoder(model, decoder, bits, path), **options)
 
-    def submit(self, request: Request) -> Handle:
-        """Begin to work on a request; whoever waits for one works on all.
+    def submit(self, request: Request, on_news: Callable[[], None] | None = None) -> Handle:
+        """Begin to work on a request; whoever waits for one works on all (`on_news` wants `background`).
 
         Raises:
             InputError: the prompt is empty or too long, or max_tokens is not positive.
         """
         self._check(request)
-        handle = Handle(request, self._advance)
+        handle = Handle(request, self._advance, on_news=on_news or _nothing)
         self._inbox.append(handle)
         with self._turn:
             self._turn.notify_all()

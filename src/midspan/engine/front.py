@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
@@ -29,8 +29,14 @@ class Front(ABC):
         """The model's sentinels and layouts; None where it cannot infill."""
 
     @abstractmethod
-    def submit(self, request: Request) -> Handle:
-        """Begin to work on a request."""
+    def submit(self, request: Request, on_news: Callable[[], None] | None = None) -> Handle:
+        """Begin to work on a request.
+
+        Args:
+            request: what is asked.
+            on_news: called from the thread that computes, whenever there is more of the text, or its end; then
+                nobody has to wait for the handle.
+        """
 
     @abstractmethod
     def match(self, prompt: Sequence[int]) -> int:
@@ -118,6 +124,7 @@ class Front(ABC):
         assert self.fim is not None
         stop_ids = self._special_ids | self.fim.stop_ids
         values: dict[str, Any] = {"stop_ids": stop_ids, "prefix": prefix, "suffix": suffix}
+        values["layout"] = prompt.layout
         values |= self._guessing(extra) | options
         return Request(prompt=prompt.ids, owed=prompt.owed, max_tokens=max_tokens, **values)
 

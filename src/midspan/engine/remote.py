@@ -19,7 +19,8 @@ import codecs
 import http.client
 import json
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -78,8 +79,8 @@ class RemoteEngine(Front):
         """See `Front.match`; other people's caches are not known."""
         return 0
 
-    def submit(self, request: Request) -> Handle:
-        """Send a request; its text comes as the server writes it.
+    def submit(self, request: Request, on_news: Callable[[], None] | None = None) -> Handle:
+        """Send a request; its text comes as the server writes it, read by a thread where `on_news` is given.
 
         Raises:
             InputError: the request cannot be asked, or not of this server.
@@ -89,7 +90,11 @@ class RemoteEngine(Front):
         if request.constraint is not None or request.example is not None:
             raise InputError(f"{self.kind} at {self.url} takes no constraint or example; use an engine here")
         stream = _Stream(self, request)
-        return Handle(request, stream.advance, stream.close)
+        if on_news is None:
+            return Handle(request, stream.advance, stream.close)
+        handle = Handle(request, stream.advance, stream.close, on_news)
+        threading.Thread(target=stream.read_all, args=(handle,), daemon=True).start()
+        return handle
 
     def _detect(self) -> Kind:
         """What the server is, by what only it answers."""
@@ -190,6 +195,14 @@ class _Stream:
         """End the request: servers stop when nobody listens."""
         self._closed = True
         self._connection.close()
+
+    def read_all(self, handle: Handle) -> None:
+        """Read every event."""
+        try:
+            while not handle.done:
+                self.advance(handle, False)
+        except Exception as error:
+            handle.fail(error)
 
     def advance(self, handle: Handle, whole: bool) -> None:
         """Read the next event."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from midspan.engine.constrain import Constraint
 from midspan.engine.sample import SampleConfig
-from midspan.fim import Example
+from midspan.fim import Example, Layout
 from midspan.fim.stop_lines import Reason as TextReason
 from midspan.fim.stops import StopRules
 
@@ -42,6 +42,8 @@ class Request:
     prefix: str = ""
     """The text before the hole, for the rules that look at it."""
     suffix: str = ""
+    layout: Layout | None = None
+    """The order of an infill's parts, for those who want to know."""
     deadline: float | None = None
     """Seconds from now, the reading of the prompt included."""
     session: str | None = None
@@ -115,9 +117,10 @@ class Handle:
         request: Request,
         advance: Callable[[Handle, bool], None],
         on_cancel: Callable[[], None] = lambda: None,
+        on_news: Callable[[], None] = lambda: None,
     ) -> None:
         self.request = request
-        self._advance, self._on_cancel = advance, on_cancel
+        self._advance, self._on_cancel, self._on_news = advance, on_cancel, on_news
         self._pieces: deque[str] = deque()
         self._completion: Completion | None = None
         self._error: BaseException | None = None
@@ -161,6 +164,11 @@ class Handle:
         return self._completion is not None or self._error is not None
 
     @property
+    def has_failed(self) -> bool:
+        """Whether something broke it off, which `result` raises."""
+        return self._error is not None
+
+    @property
     def has_news(self) -> bool:
         """Whether there is something to iterate over, or the end."""
         return bool(self._pieces) or self.done
@@ -174,11 +182,21 @@ class Handle:
         """More of the text (for the scheduler)."""
         if piece:
             self._pieces.append(piece)
+            self._on_news()
+
+    def take(self) -> str:
+        """What was written since the last time, without waiting; empty where nothing was."""
+        pieces = []
+        while self._pieces:
+            pieces.append(self._pieces.popleft())
+        return "".join(pieces)
 
     def finish(self, completion: Completion) -> None:
         """The end (for the scheduler)."""
         self._completion = completion
+        self._on_news()
 
     def fail(self, error: BaseException) -> None:
         """There will be no completion (for the scheduler)."""
         self._error = error
+        self._on_news()

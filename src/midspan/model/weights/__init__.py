@@ -3,6 +3,7 @@
     hf     a folder with config.json and model.safetensors (or shards and their index)
     meta   a folder with params.json and consolidated.00.pth, 01, ...
     gguf   a .gguf file, or a folder with exactly one
+    peft   an adapter over a base that it names
 
 `load_model` reads any of them into a `Llama`, `read_config` reads the shape alone, `write_hf`, `write_gguf` and
 `write_meta` write them, and `convert.convert` does both.
@@ -21,7 +22,7 @@ from torch import Tensor
 from midspan.errors import InputError
 from midspan.model.config import ModelConfig
 from midspan.model.llama import Llama
-from midspan.model.weights import gguf, hf, meta
+from midspan.model.weights import gguf, hf, meta, peft
 from midspan.model.weights.assemble import assemble
 from midspan.model.weights.gguf_write import write_gguf
 from midspan.model.weights.hf import write_hf
@@ -40,7 +41,7 @@ __all__ = [
     "write_meta",
 ]
 
-Format = Literal["hf", "meta", "gguf"]
+Format = Literal["hf", "meta", "gguf", "peft"]
 
 
 def detect(path: str | Path) -> Format:
@@ -58,6 +59,8 @@ def detect(path: str | Path) -> Format:
         raise InputError(f"{path} is not a .gguf file; name the folder of a checkpoint, or a .gguf file")
     if (path / "config.json").is_file():
         return "hf"
+    if (path / peft.CONFIG).is_file():
+        return "peft"
     if (path / "params.json").is_file():
         return "meta"
     found = sorted(path.glob("*.gguf"))
@@ -67,13 +70,19 @@ def detect(path: str | Path) -> Format:
         return "gguf"
     raise InputError(
         f"{path} holds no checkpoint: it needs config.json with safetensors, params.json with "
-        "consolidated.*.pth, or one .gguf file"
+        "consolidated.*.pth, adapter_config.json, or one .gguf file"
     )
 
 
 def tokenizer_path(path: str | Path) -> Path:
-    """Where the vocabulary of the checkpoint at `path` is: its folder, or its .gguf file."""
-    return gguf_path(Path(path)) if detect(path) == "gguf" else Path(path)
+    """Where the vocabulary of the checkpoint at `path` is: its folder or .gguf file; an adapter's own."""
+    path = Path(path)
+    match detect(path):
+        case "gguf":
+            return gguf_path(path)
+        case "peft" if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+            return tokenizer_path(peft.base_of(path))
+    return path
 
 
 def gguf_path(path: Path) -> Path:
@@ -114,6 +123,8 @@ def tensor_types(path: str | Path) -> dict[str, int]:
             stored = meta.tensor_types(path)
         case "gguf":
             stored = gguf.tensor_types(gguf_path(path))
+        case "peft":
+            return tensor_types(peft.base_of(path))
     for name, number in stored:
         counts[name] += number
     return dict(counts.most_common())
@@ -133,3 +144,5 @@ def open_model(path: str | Path) -> tuple[ModelConfig, Iterator[tuple[str, Tenso
             return meta.read(path)
         case "gguf":
             return gguf.read(gguf_path(path))
+        case "peft":
+            return peft.read(path, open_model)

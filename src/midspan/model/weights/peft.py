@@ -1,0 +1,127 @@
+"""PEFT adapters: a folder with `adapter_config.json` stands for its base with the correction merged in.
+
+    W + alpha / rank · B A        for every projection that the adapter has, a tensor at a time
+    rows of the vocabulary        replaced, and added behind the base's last one where the adapter brings tokens
+
+The base is what `base_model_name_or_path` names: a name of `midspan models list`, or a path, which is looked up
+beside the adapter too. Only LoRA as `midspan.model.lora` trains it is read; what would change the sum is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from midspan.cache import resolve_model
+from midspan.errors import InputError
+from midspan.model.config import ModelConfig
+from midspan.model.weights.hf import EMBEDDING, HEAD, read_json
+
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+Opened = tuple[ModelConfig, Iterator[tuple[str, Tensor]]]
+_PREFIX, _ROWS = "base_model.model.", ".token_adapter.trainable_tokens_delta"
+
+
+def base_of(folder: Path) -> Path:
+    """Where the base of an adapter is.
+
+    Raises:
+        InputError: it is not here.
+    """
+    name = str(read_json(folder / CONFIG).get("base_model_name_or_path") or "")
+    if not name:
+        raise InputError(f"{folder / CONFIG} names no base; set base_model_name_or_path to the base's path")
+    beside = folder / name
+    if beside.exists():
+        return resolve_model(beside)
+    try:
+        return resolve_model(name)
+    except InputError as error:
+        raise InputError(f"the base of {folder} is not here: {error}") from None
+
+
+def read(folder: Path, open_base: Callable[[Path], Opened]) -> Opened:
+    """The base's shape and tensors with the adapter in them.
+
+    Raises:
+        InputError: as `open_base`; or the adapter is damaged, of another kind, or not of this base.
+    """
+    settings = read_json(folder / CONFIG)
+    _check(settings, folder)
+    try:
+        found = load_file(folder / TENSORS)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder / TENSORS} cannot be read ({error}); get the adapter again") from None
+    tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in found.items()}
+    config, of_base = open_base(base_of(folder))
+    rows = _rows(settings, tensors, config, folder)
+    size = max([config.vocab_size, *(max(ids) + 1 for ids, _ in rows.values())])
+    left = {name.rpartition(".lora_")[0] for name in tensors if ".lora_" in name}
+    scale = settings["lora_alpha"] / settings["r"]
+
+    def merged() -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in of_base:
+            module = name.removesuffix(".weight")
+            if module in left:
+                left.remove(module)
+                a, b = tensors[f"{module}.lora_A.weight"].float(), tensors[f"{module}.lora_B.weight"].float()
+                if (b.shape[0], a.shape[1]) != tuple(tensor.shape):
+                    raise InputError(f"the adapter {folder} is for another base: {name} is {tuple(tensor.shape)}")
+                tensor = tensor.float() + scale * (b @ a)
+            if name in rows or (name in (EMBEDDING, HEAD) and size > len(tensor)):
+                tensor = _with_rows(tensor, size, *rows.get(name, ([], None)))
+            yield name, tensor
+        if left:
+            raise InputError(f"the adapter {folder} is for another base: this one has no {min(left)}")
+
+    return replace(config, vocab_size=size), merged()
+
+
+def _check(settings: dict[str, Any], folder: Path) -> None:
+    if settings.get("peft_type") != "LORA":
+        raise InputError(f"{folder} is a {settings.get('peft_type')} adapter; only LORA is read")
+    for name in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out"):
+        if settings.get(name):
+            raise InputError(
+                f"{folder / CONFIG} sets {name}, which is not read; merge the adapter with PEFT first"
+            )
+    if settings.get("bias", "none") != "none":
+        raise InputError(f"{folder / CONFIG} trains biases, which is not read; merge the adapter with PEFT first")
+    for name in ("r", "lora_alpha"):
+        if not isinstance(settings.get(name), int | float) or settings[name] <= 0:
+            raise InputError(
+                f"{folder / CONFIG} has {name} = {settings.get(name)!r}; a number above 0 is expected"
+            )
+
+
+def _rows(
+    settings: dict[str, Any], tensors: dict[str, Tensor], config: ModelConfig, folder: Path
+) -> dict[str, tuple[list[int], Tensor]]:
+    """Name of a matrix over the vocabulary → ids and their rows."""
+    indices = settings.get("trainable_token_indices")
+    found: dict[str, tuple[list[int], Tensor]] = {}
+    for name, tensor in tensors.items():
+        if not name.endswith(_ROWS):
+            continue
+        matrix = f"{name.removesuffix(_ROWS)}.weight"
+        ids = indices.get(matrix.split(".")[-2]) if isinstance(indices, dict) else indices
+        if not isinstance(ids, list) or len(ids) != len(tensor) or tensor.shape[1] != config.hidden_size:
+            raise InputError(f"{folder} has rows for tokens that {CONFIG} does not name; get the adapter again")
+        found[matrix] = (ids, tensor)
+    return found
+
+
+def _with_rows(matrix: Tensor, size: int, ids: list[int], rows: Tensor | None) -> Tensor:
+    """A matrix over the vocabulary with `size` rows, some of them replaced; new ones that are not given are 0."""
+    result = torch.zeros((size, matrix.shape[1]), dtype=torch.float32)
+    result[: len(matrix)] = matrix.float()
+    if rows is not None:
+        result[ids] = rows.float()
+    return result
