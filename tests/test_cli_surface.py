@@ -24,6 +24,7 @@ SURFACE = {
             "--held-out",
             "--held-out-share",
             "--seed",
+            "--exclude",
             "--max-bytes",
         ),
         *("--quality", "--vendored", "--redact", "--near-duplicates"),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from corpus.conftest import commit_all, git
 from midspan.corpus import Corpus, CorpusConfig, build, remove
+from midspan.corpus.card import data_card
 from midspan.corpus.engine import LocalEngine, RayEngine
 from midspan.errors import InputError
 
@@ -128,6 +129,16 @@ def test_a_corpus_is_the_same_from_anywhere_in_any_order(app, tree, tmp_path):
     second = build([str(elsewhere / "lib"), str(elsewhere / "app")], tmp_path / "second", config)
     assert first == second
     assert bytes_of(tmp_path / "first") == bytes_of(tmp_path / "second")
+
+
+def test_files_are_left_out_by_name(tree, tmp_path):
+    root = tree("app", {"one.py": CODE, "tests/test_one.py": CODE + "x\n", "api_old.py": CODE + "y\n"})
+    build([str(root)], tmp_path / "all", CorpusConfig(near_duplicates=False))
+    build([str(root)], tmp_path / "some", CorpusConfig(exclude=("tests/*", "*_old.py"), near_duplicates=False))
+    assert len(list(Corpus.open(tmp_path / "all").documents())) == 3
+    corpus = Corpus.open(tmp_path / "some")
+    assert [document.path for document in corpus.documents()] == ["one.py"]
+    assert data_card(corpus)["dropped"] == {"excluded by name": 2}
 
 
 def test_a_second_build_does_only_what_changed(real, tmp_path):

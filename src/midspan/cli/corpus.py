@@ -115,6 +115,9 @@ def build(
         float | None, typer.Option(help="Hold out this share of all groups, by hash of the name.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of --held-out-share.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out files whose paths match: 'tests/*,*_pb2.py'.")
+    ] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Drop files above this size (default: 1 MiB).")] = None,
     quality: Annotated[
         bool | None,
@@ -153,6 +156,7 @@ def build(
         "held_out": _names(held_out),
         "held_out_share": held_out_share,
         "seed": seed,
+        "exclude": _names(exclude),
         "max_bytes": max_bytes,
         "quality": quality,
         "vendored": vendored,

@@ -164,6 +164,7 @@ def _examination(config: CorpusConfig, cache: Path) -> Examination:
                 decontaminator.save(aside)
     return Examination(
         languages=check_languages(config.languages),
+        exclude=config.exclude,
         max_bytes=config.max_bytes,
         quality=config.quality,
         thresholds=config.thresholds,

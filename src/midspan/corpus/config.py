@@ -34,6 +34,8 @@ class CorpusConfig:
     held_out_share: float = 0.0
     """Share of all groups kept out of training, by hash of `seed` and name."""
     seed: int = 0
+    exclude: tuple[str, ...] = ()
+    """Leave out files whose paths match one of these, `*` standing for anything: `tests/*`, `*_pb2.py`."""
     max_bytes: int = 1 << 20
     quality: bool = True
     thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

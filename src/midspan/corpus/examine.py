@@ -19,6 +19,7 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ class Examination:
 
     languages: frozenset[str] = frozenset()
     """Keep only these; empty: all."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of paths that are left out."""
     max_bytes: int = 1 << 20
     """Above it are data and generated code. The Stack v2 drops 10 MiB at ingest."""
     quality: bool = True
@@ -106,6 +109,8 @@ class Examination:
 
     def name_problem(self, path: str, stated: str | None = None) -> tuple[Reason, str] | None:
         """Why a file is dropped before it is read; `stated` is its language where the source says it."""
+        if found := next((pattern for pattern in self.exclude if fnmatchcase(path, pattern)), None):
+            return Reason.EXCLUDED, found
         possible = possible_languages(path) if stated is None else {stated}
         if self.languages and self.languages.isdisjoint(possible):
             return Reason.LANGUAGE, stated or language_of(path)
