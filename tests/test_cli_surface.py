@@ -38,6 +38,7 @@ SURFACE = {
         *("model", "place", "--layout", "--max-tokens", "--temperature", "--top-p", "--seed"),
         *("--decoder", "--bits", "--raw", "--json"),
     },
+    "lsp": {"model", "--server", "--tcp", "--decoder", "--bits"},
     "models info": {"model", "--json"},
     "models list": {"--json"},
     "models pull": {"name", "--json"},

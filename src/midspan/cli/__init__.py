@@ -12,7 +12,7 @@ import sys
 import typer
 
 from midspan import __version__
-from midspan.cli import annotate, convert, corpus, evaluate, generate, models, plan, run, serve, train
+from midspan.cli import annotate, convert, corpus, evaluate, generate, lsp, models, plan, run, serve, train
 from midspan.errors import InputError, WorkError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ generate.register(app)
 annotate.register(app)
 evaluate.register(app)
 serve.register(app)
+lsp.register(app)
 convert.register(app)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -142,8 +142,13 @@ class Session:
         """The rest of a suggestion that was typed on, if that is what stands at the cursor."""
         return self._last if self._stands and self._last is not None and self._last.at == self.cursor else None
 
-    def ask(self, *, max_tokens: int = 64, **options: Any) -> Handle:
+    def ask(self, *, max_tokens: int = 64, on_news: Callable[[], None] | None = None, **options: Any) -> Handle:
         """Begin a suggestion, whose text may be read as it comes; a newer one of the session cancels it.
+
+        Args:
+            max_tokens: of the suggestion.
+            on_news: as for `Engine.submit`.
+            options: fields of the request.
 
         Raises:
             InputError: as `Engine.infilling`.
@@ -159,7 +164,7 @@ class Session:
             context=self.context(),
             **values,
         )
-        return self.engine.submit(request)
+        return self.engine.submit(request, on_news)
 
     def taken(self, completion: Completion) -> Suggestion:
         """Keep what `ask` came to as the suggestion at the cursor."""

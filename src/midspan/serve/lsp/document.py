@@ -1,0 +1,43 @@
+"""A file as the editor has it now, told to a session as one edit."""
+
+from __future__ import annotations
+
+from midspan.engine.session import Session
+
+
+def change(session: Session, text: str, cursor: int) -> None:
+    """Bring a session to a text and a cursor, by the smallest edit that does it.
+
+    Several edits since the last suggestion become one; the session then sees what was typed, as it has to for the
+    rest of a suggestion to stand.
+    """
+    if session.text != text:
+        start = _common(session.text, text)
+        rest = min(len(session.text), len(text)) - start
+        behind = _common(session.text[start:][::-1], text[start:][::-1], rest)
+        new = text[start : len(text) - behind]
+        # Of several places that the same edit could have, the one in front of the cursor is the typed one.
+        while start > 0 and start + len(new) > cursor and new and text[start - 1] == new[-1]:
+            start, new = start - 1, text[start - 1] + new[:-1]
+        session.edit(start, len(session.text) - (len(text) - start - len(new)), new)
+    if session.cursor != cursor:
+        session.move(cursor)
+
+
+def _common(first: str, second: str, most: int | None = None) -> int:
+    """Length of the beginning that two texts share, at most `most`; by halving, since slices compare fast."""
+    low, high = 0, min(len(first), len(second)) if most is None else most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def smallest_edit(before: str, after: str) -> tuple[int, int, str]:
+    """Start and end in the first text, and what stands there in the second."""
+    start = _common(before, after)
+    behind = _common(before[start:][::-1], after[start:][::-1])
+    return start, len(before) - behind, after[start : len(after) - behind]
