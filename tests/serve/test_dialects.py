@@ -270,7 +270,7 @@ def test_docstrings_and_types_of_a_file(client: TestClient) -> None:
     error = posted(client, "/v1/code/docstring", {"source": source, "function": "sub"}, 400)["error"]["message"]
     assert "no function 'sub'" in error
     answer = client.post("/v1/code/docstring", json={"source": source, "function": "add"})
-    assert answer.status_code in (200, 503), "random weights may write no docstring, and then say so"
+    assert answer.status_code in (200, 422), "random weights may write no docstring, and then say so"
 
 
 @pytest.mark.parametrize(

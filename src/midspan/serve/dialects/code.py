@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from midspan.engine import Engine, annotate
+from midspan.errors import WorkError
 from midspan.serve.dialects.common import Parts, check_text
 from midspan.serve.errors import ApiError
 
@@ -58,9 +59,12 @@ def router(parts: Parts) -> APIRouter:
         """Write the docstring of a function."""
         engine, source = _engine(parts, body.model), check_text(body.source, "source")
         budget = min(body.max_tokens, parts.config.max_tokens)
-        changed = await parts.desk.build(
-            lambda: annotate.docstring(engine, source, body.function, body.path, max_tokens=budget)
-        )
+        try:
+            changed = await parts.desk.build(
+                lambda: annotate.docstring(engine, source, body.function, body.path, max_tokens=budget)
+            )
+        except WorkError as error:  # the model wrote nothing usable, which is an answer too
+            raise ApiError(422, str(error), code="nothing_usable") from None
         return Changed(source=changed, diff=_diff(body, changed))
 
     @routes.post("/types")
