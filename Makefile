@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test test-slow check bench setup clean
+.PHONY: demo test test-slow check bench playground setup clean
 
 setup: $(VENV)/.installed
 
@@ -41,6 +41,9 @@ bench-%: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m benchmarks
+
+playground:
+	@cd src/midspan/serve/playground && npm ci --no-audit --no-fund && npm run build
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build

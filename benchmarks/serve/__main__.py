@@ -1,6 +1,6 @@
 """`python -m benchmarks.serve [--quick] [--load MINUTES]`.
 
-    overhead      a model of two tiny layers, so that the engine's own part is small: the same infill by the engine,
+    overhead      a model of two tiny layers, so that the engine's own part is small: the same infill by it,
                   over HTTP and over LSP, in turns; the difference at the 95th percentile
     cold start    `midspan serve smollm2-135m` until its first completion is there
     requests/s    one-line infills of files of the standard library by 1, 4, 16 and 64 clients

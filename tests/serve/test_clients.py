@@ -1,6 +1,7 @@
 """Other people's clients against a running server: each gets the engine's own text."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
     folder = tmp_path_factory.mktemp("clients")
-    for file in ("package.json", "package-lock.json", "ask.mjs"):
+    for file in ("package.json", "package-lock.json", "ask.mjs", "browse.mjs"):
         shutil.copy(HERE / file, folder)
     done = subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, capture_output=True, text=True)
     if done.returncode:
@@ -56,6 +57,27 @@ def test_a_client_for_node(client: str, packages: Path, server: str, expected: s
     assert found.get("models", ["code"]) == ["code"]
     assert found.get("infills", True)
     assert metric(server, "midspan_running") == 0
+
+
+def test_the_playground_in_a_browser(packages: Path, server: str, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    command = ["node", "browse.mjs", server, str(tmp_path)]
+    environment = {**os.environ, "CHROMIUM": chromium}
+    done = subprocess.run(command, cwd=packages, capture_output=True, text=True, timeout=180, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["complaints"] == []
+    assert found["elsewhere"] == [], "it asks nobody but its server"
+    assert found["suggested"]
+    assert found["dismissed"] == ""
+    assert found["typedOn"]
+    assert found["word"]
+    assert found["accepted"]
+    assert found["beside"] == 2
+    assert not found["wider"], "400 pixels are enough"
+    assert len(list(tmp_path.glob("*.png"))) == 4
 
 
 def test_the_llm_command(server: str, tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ PAGE = Path(__file__).parent / "playground" / "dist"
 _NO_PAGE = (
     "<!doctype html><title>Midspan</title><p>Midspan serves here. The playground is not built: make playground."
 )
+_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+"""Nothing from elsewhere, and in nobody's frame; the editor brings its styles along."""
 _DESCRIPTION = "Infilling, completion and chat by one engine, through the interfaces that editors already speak."
 
 
@@ -112,7 +114,8 @@ def _own_routes(app: FastAPI, parts: Parts) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         index = PAGE / "index.html"
-        return HTMLResponse(index.read_text(encoding="utf-8") if index.is_file() else _NO_PAGE)
+        text = index.read_text(encoding="utf-8") if index.is_file() else _NO_PAGE
+        return HTMLResponse(text, headers={"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"})
 
 
 def _refusals(app: FastAPI) -> None:
