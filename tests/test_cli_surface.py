@@ -48,7 +48,7 @@ SURFACE = {
     "report": {"runs", "--out", "--json"},
     "run": {"lineage", "--to", "--runs", "--set", "--dry-run", "--json"},
     "sandbox check": {"--json"},
-    "sandbox install-typescript": {"--json"},
+    "sandbox prepare": {"--json"},
     "serve": {
         *("models", "--adapter", "--name", "--host", "--port", "--api-key-file", "--open-to-all"),
         *("--requests-per-minute", "--queue", "--timeout", "--max-body", "--max-prompt", "--layout"),

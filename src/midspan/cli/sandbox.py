@@ -39,12 +39,13 @@ def check(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON v
         raise typer.Exit(1)
 
 
-@app.command("install-typescript")
-def install_typescript(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
-) -> None:
-    """Install the pinned TypeScript compiler that verdicts are given with, by npm."""
-    from midspan.sandbox.languages import install_typescript as install
+@app.command("prepare")
+def prepare(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False) -> None:
+    """Make what languages need beside their tools: pinned TypeScript, a precompiled C++ header, Rust crates."""
+    from rich.console import Console
 
-    folder = install()
-    typer.echo(json.dumps({"folder": folder}) if as_json else f"installed in {folder}")
+    from midspan.sandbox.languages import prepare as make
+
+    with Console(stderr=True).status("making what languages need"):
+        made = make()
+    typer.echo(json.dumps(made) if as_json else "\n".join(f"{name}: {what}" for name, what in made.items()))

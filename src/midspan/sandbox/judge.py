@@ -105,7 +105,7 @@ class Sandbox:
         jail = self._first
         return {
             "mode": self.mode,
-            "jail": f"{os.path.basename(bwrap())} {languages.first_line([bwrap(), '--version']).split()[-1]}",
+            "jail": f"{os.path.basename(bwrap())} {languages.first_line((bwrap(), '--version')).split()[-1]}",
             "seccomp": seccomp.is_supported(),
             "landlock": jail.landlock,
             "cgroup": jail.cgroup.kind,

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import platformdirs
-
 from midspan.errors import InputError, WorkError
+from midspan.sandbox import kits
 from midspan.sandbox.program import Program, Status
 
 _BUILD = {"cpu": 30.0, "wall": 120.0, "memory": 3 << 30}
 _PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp/box", "TMPDIR": "/tmp/box", "LANG": "C.UTF-8"}
+_TSC = f"{kits.INSIDE}/typescript/node_modules/typescript/bin/tsc"
 _TUPLES = "/usr/share/java/javatuples-1.2.jar"
 
 
@@ -168,7 +168,7 @@ LANGUAGES: dict[str, Language] = {
         version=("g++", "--version"),
         file="main.cpp",
         finish=_cpp,
-        build=(("g++", "-std=c++17", "-O0", "-w", "-include", "midspan.h", "main.cpp", "-o", "main"),),
+        build=(("g++", *kits.CPP_FLAGS, "-include", "midspan.h", "main.cpp", "-o", "main"),),
         run=("/tmp/box/main",),
         extra={"midspan.h": _HEADER_CPP},
     ),
@@ -195,12 +195,10 @@ LANGUAGES: dict[str, Language] = {
     ),
     "typescript": Language(
         tools={"node": "nodejs", "npm": "npm"},
-        version=("node", "/opt/judge/typescript/bin/tsc", "--version"),
+        version=("node", _TSC, "--version"),
         file="main.ts",
         finish=_typescript_text,
-        build=(
-            ("node", "/opt/judge/typescript/bin/tsc", "--target", "esnext", "--module", "commonjs", "main.ts"),
-        ),
+        build=(("node", _TSC, "--target", "esnext", "--module", "commonjs", "main.ts"),),
         run=("node", "-r", "/tmp/box/guard.js", "/tmp/box/main.js"),
         extra={"guard.js": _GUARD_JS},
     ),
@@ -266,19 +264,31 @@ def find(name: str) -> Language:
     return language
 
 
-@functools.cache
-def _typescript() -> str | None:
-    """The folder of the pinned TypeScript that `midspan.sandbox.toolchain` installed; None without one."""
-    folder = os.path.join(
-        platformdirs.user_cache_dir("midspan"), "sandbox", "typescript", "node_modules", "typescript"
-    )
-    return folder if os.path.isdir(folder) else None
-
-
 def binds() -> dict[str, str]:
-    """What else a jail sees, read-only: path inside, path outside."""
-    typescript = _typescript()
-    return {"/opt/judge/typescript": typescript} if typescript else {}
+    """The kits that are here: path inside a jail, path outside."""
+    found = {"typescript": kits.typescript()}
+    for name in ("cpp", "rust"):
+        if not missing(name):
+            found[name] = kits.folder(name, version(name))
+    return {f"{kits.INSIDE}/{name}": str(path) for name, path in found.items() if path.is_dir()}
+
+
+def prepare() -> dict[str, str]:
+    """Make every kit whose tools are here. Returns what came of each."""
+    makers: dict[str, Callable[[], None]] = {
+        "typescript": kits.make_typescript,
+        "cpp": lambda: kits.make_cpp(version("cpp")),
+        "rust": lambda: kits.make_rust(version("rust")),
+    }
+    outcome = {}
+    for name, make in makers.items():
+        try:
+            if not missing(name):
+                make()
+            outcome[name] = "tools are missing" if missing(name) else "ready"
+        except (InputError, WorkError) as error:
+            outcome[name] = str(error)
+    return outcome
 
 
 def missing(name: str) -> dict[str, str]:
@@ -292,8 +302,8 @@ def require(name: str) -> None:
     if lacking:
         packages = " ".join(sorted(set(lacking.values())))
         raise InputError(f"{name} needs {', '.join(lacking)}; install with: apt-get install {packages}")
-    if name == "typescript" and _typescript() is None:
-        raise InputError("typescript needs its pinned compiler; install with: midspan sandbox install-typescript")
+    if name == "typescript" and not kits.typescript().is_dir():
+        raise InputError("typescript needs its pinned compiler; install with: midspan sandbox prepare")
 
 
 def doctor() -> list[dict[str, Any]]:
@@ -311,7 +321,8 @@ def doctor() -> list[dict[str, Any]]:
     return rows
 
 
-def first_line(command: list[str]) -> str:
+@functools.cache
+def first_line(command: tuple[str, ...]) -> str:
     """The first line that a command prints, empty where it cannot be run."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
@@ -329,8 +340,8 @@ def version(name: str) -> str:
         return f"Python {platform.python_version()}"
     command = list(find(name).version)
     if name == "typescript":
-        command[1] = f"{_typescript()}/bin/tsc"
-    return first_line(command)
+        command[1] = f"{kits.typescript()}/node_modules/typescript/bin/tsc"
+    return first_line(tuple(command))
 
 
 def job(program: Program) -> dict[str, Any]:
@@ -348,8 +359,14 @@ def job(program: Program) -> dict[str, Any]:
     if program.language == "go":
         package = re.search(r"^package (\w+)", text, re.M)
         files["done_test.go"] = _GO_MAIN.replace("PACKAGE", package[1] if package else "main")
-    if program.language == "rust" and "#[test]" in text:
-        build[0].insert(1, "--test")
+    if program.language == "cpp" and "bits/stdc++.h" in text and kits.folder("cpp", version("cpp")).is_dir():
+        build[0][build[0].index("midspan.h")] = f"{kits.INSIDE}/cpp/midspan.h"
+    if program.language == "rust":
+        deps = kits.folder("rust", version("rust")) / "target/debug/deps"
+        crates = {path.name[3:].partition("-")[0]: path.name for path in deps.glob("lib*.rlib")}
+        inside = f"{kits.INSIDE}/rust/target/debug/deps"
+        named = [f"--extern={name}={inside}/{crates[name]}" for name in ("rand", "regex", "md5") if name in crates]
+        build[0][1:1] = [f"-Ldependency={inside}", *named, *(["--test"] if "#[test]" in text else [])]
     env = {**_PATH, **language.env}
     commands = [_command(argv, env, is_program=False) | {"limits": _BUILD} for argv in build]
     return {
@@ -361,8 +378,8 @@ def job(program: Program) -> dict[str, Any]:
 
 def _command(argv: list[str], env: dict[str, str], *, is_program: bool) -> dict[str, Any]:
     program = argv[0] if argv[0].startswith("/") else os.path.realpath(shutil.which(argv[0]) or argv[0])
-    if os.path.basename(program) in ("rustup", "busybox"):  # a proxy that looks for itself in the home folder
-        program = argv[0]
+    if os.path.basename(program) == "rustup":  # a proxy that would look for a compiler in the home folder
+        program = first_line((argv[0], "--print", "sysroot")) + "/bin/rustc"
     return {"argv": [program, *argv[1:]], "env": env, "is_program": is_program}
 
 
@@ -389,20 +406,3 @@ def outcome(program: Program, answer: dict[str, Any]) -> tuple[Status, str, str]
     if not answer["marked"]:
         return "failed", f"{how} before the tests were completed", stdout
     return "passed", "", stdout
-
-
-TYPESCRIPT = "5.9.3"
-
-
-def install_typescript() -> str:
-    """Install the pinned compiler with npm. Returns its folder. WorkError where npm fails."""
-    folder = os.path.join(platformdirs.user_cache_dir("midspan"), "sandbox", "typescript")
-    os.makedirs(folder, exist_ok=True)
-    if shutil.which("npm") is None:
-        raise InputError("npm is not in PATH; install with: apt-get install npm")
-    command = ["npm", "install", "--prefix", folder, "--no-audit", "--no-fund", "--ignore-scripts", "--save-exact"]
-    done = subprocess.run([*command, f"typescript@{TYPESCRIPT}"], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise WorkError(f"npm could not install typescript {TYPESCRIPT}: {done.stderr.strip()[-300:]}")
-    _typescript.cache_clear()
-    return _typescript() or folder
