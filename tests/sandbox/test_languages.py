@@ -54,7 +54,7 @@ WRONG = {"php": "return $x;", "bash": "echo $1", "rust": "x"}
 
 ATTACKS = {
     ("cpp", "exit"): "exit(0);",
-    ("cpp", "constructor"): "return x; }\n__attribute__((constructor)) void early() { _exit(0);",
+    ("cpp", "constructor"): "return x; }\n__attribute__((constructor)) void early() { std::_Exit(0);",
     ("cpp", "macro"): "return x; }\n#undef assert\n#define assert(x)\nvoid g() {",
     (
         "cpp",
@@ -74,7 +74,7 @@ ATTACKS = {
         "javascript",
         "require",
     ): "}\nfunction require() { return {deepEqual() {}, writeSync() {}}; }\nfunction g() {",
-    ("typescript", "exit"): "process.exit(0)",
+    ("typescript", "exit"): "process.exit(0); return 0;",
     ("php", "exit"): "exit(0);",
     ("php", "shutdown function"): "register_shutdown_function(function() { exit(0); }); return $x;",
     ("php", "exception handler"): "set_exception_handler(function($e) { exit(0); }); return $x;",

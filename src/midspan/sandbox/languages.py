@@ -394,7 +394,7 @@ def outcome(program: Program, answer: dict[str, Any]) -> tuple[Status, str, str]
     """(status, reason, stdout) of commands that ended within their limits."""
     stdout = answer["stdout"]
     if not answer["is_program"]:
-        said = (answer["stderr"] or stdout).strip().partition("\n")[0][:300]
+        said = " ".join((answer["stderr"] or stdout).split())[:300]
         return "failed", f"does not compile: {said}", stdout
     code = answer["code"]
     how = f"exit with status {code}" if code >= 0 else f"killed by signal {-code}"
