@@ -10,7 +10,7 @@ import typer
 app = typer.Typer(help="The jail that model-written code runs in.", no_args_is_help=True)
 
 
-@app.command("check")
+@app.command("check", epilog="Example: midspan sandbox check --json")
 def check(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False) -> None:
     """Try each class of attack in the jail and show what is enforced; exit code 1 where one gets through."""
     from rich.console import Console
@@ -39,7 +39,7 @@ def check(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON v
         raise typer.Exit(1)
 
 
-@app.command("prepare")
+@app.command("prepare", epilog="Example: midspan sandbox prepare")
 def prepare(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False) -> None:
     """Make what languages need beside their tools: pinned TypeScript, a precompiled C++ header, Rust crates."""
     from rich.console import Console
