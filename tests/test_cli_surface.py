@@ -47,6 +47,8 @@ SURFACE = {
     },
     "report": {"runs", "--out", "--json"},
     "run": {"lineage", "--to", "--runs", "--set", "--dry-run", "--json"},
+    "sandbox check": {"--json"},
+    "sandbox prepare": {"--json"},
     "serve": {
         *("models", "--adapter", "--name", "--host", "--port", "--api-key-file", "--open-to-all"),
         *("--requests-per-minute", "--queue", "--timeout", "--max-body", "--max-prompt", "--layout"),

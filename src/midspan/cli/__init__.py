@@ -12,7 +12,20 @@ import sys
 import typer
 
 from midspan import __version__
-from midspan.cli import annotate, convert, corpus, evaluate, generate, lsp, models, plan, run, serve, train
+from midspan.cli import (
+    annotate,
+    convert,
+    corpus,
+    evaluate,
+    generate,
+    lsp,
+    models,
+    plan,
+    run,
+    sandbox,
+    serve,
+    train,
+)
 from midspan.errors import InputError, WorkError
 
 app = typer.Typer(
@@ -25,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.add_typer(corpus.app, name="corpus")
+app.add_typer(sandbox.app, name="sandbox")
 train.register(app)
 plan.register(app)
 run.register(app)

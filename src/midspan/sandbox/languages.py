@@ -1,0 +1,408 @@
+"""The languages: which tools they need, how a program is built and run, and how its completion is seen.
+
+Every program ends with a statement that prints a random token, which reaches it in the environment of its run
+and of no compiler: a program that leaves early, whatever its exit status, has not passed. What counts as the end
+is the end of the test's own entry point.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from midspan.errors import InputError, WorkError
+from midspan.sandbox import kits
+from midspan.sandbox.program import Program, Status
+
+_BUILD = {"cpu": 30.0, "wall": 120.0, "memory": 3 << 30}
+_PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp/box", "TMPDIR": "/tmp/box", "LANG": "C.UTF-8"}
+_TSC = f"{kits.INSIDE}/typescript/node_modules/typescript/bin/tsc"
+_TUPLES = "/usr/share/java/javatuples-1.2.jar"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """How one language is built and run."""
+
+    tools: dict[str, str]
+    """Programs that it needs, each with the Debian package that brings it."""
+    version: tuple[str, ...] = ()
+    file: str = ""
+    finish: Callable[[Program], str] = lambda program: f"{program.source}\n{program.test}"
+    """The whole program's text, its completion included."""
+    build: tuple[tuple[str, ...], ...] = ()
+    run: tuple[str, ...] = ()
+    extra: dict[str, str] = field(default_factory=dict)
+    """More files in the box."""
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def _before_brace(text: str, statement: str, *, from_end: int) -> str:
+    """Put a statement before the last but `from_end` closing brace of a program."""
+    places = [found.start() for found in re.finditer(r"\}", text)]
+    if len(places) <= from_end:
+        return text
+    place = places[-1 - from_end]
+    return f"{text[:place]}{statement}\n{text[place:]}"
+
+
+_GUARD_JS = """\
+const assert = require('node:assert');
+console.assert = (right, ...said) => { if (!right) throw new assert.AssertionError({message: said.join(' ')}); };
+Object.freeze(assert); Object.freeze(assert.strict); Object.freeze(console);
+Object.defineProperty(globalThis, 'REQUIRE', {value: require});
+"""
+_HEADER_CPP = "#include <cassert>\n#include <cstdio>\n#include <cstdlib>\n"
+_ASSERT_CPP = "\n#undef assert\n#define assert(...) ((__VA_ARGS__) ? (void)0 : __builtin_trap())\n"
+_DEBUG_CS = """\
+namespace System.Diagnostics {
+    public static class Debug {
+        public static void Assert(bool right, string said = "") {
+            if (right) return;
+            Console.Error.WriteLine("assertion failed " + said);
+            Environment.Exit(134);
+        }
+        public static void WriteLine(object said) {}
+        public static void Write(object said) {}
+    }
+}
+"""
+_SET_BASH = "POSIXLY_CORRECT=1; unset -f set unset exit printf builtin command; unset POSIXLY_CORRECT; set -e"
+_GO_MAIN = """\
+package PACKAGE
+
+import (
+\t"os"
+\t"testing"
+)
+
+func TestMain(m *testing.M) {
+\tcode := m.Run()
+\tif code == 0 {
+\t\tos.Stdout.WriteString(os.Getenv("MIDSPAN_DONE"))
+\t}
+\tos.Exit(code)
+}
+"""
+_JAVA = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:-UsePerfData", "-Xss64m")
+
+
+def _cpp(program: Program) -> str:
+    """The macro is defined anew, and calls nothing that a program could replace."""
+    if not program.test:
+        return program.source
+    test = re.sub(r"(?m)^[ \t]*#[ \t]*include[ \t]*<(assert\.h|cassert)>.*$", "", program.test)
+    done = 'fflush(stdout); fputs(getenv("MIDSPAN_DONE"), stdout);'
+    return _before_brace(f"{program.source}{_ASSERT_CPP}{test}", done, from_end=0)
+
+
+def _java(program: Program) -> str:
+    if not program.test:
+        return program.source
+    done = 'System.out.print(System.getenv("MIDSPAN_DONE"));'
+    return _before_brace(f"{program.source}\n{program.test}", done, from_end=1)
+
+
+def _csharp(program: Program) -> str:
+    """Mono reports a failed `Debug.Assert` and goes on: the tests call one that ends the process."""
+    if not program.test:
+        return program.source
+    test = program.test.replace("Debug.Assert(", "global::System.Diagnostics.Debug.Assert(")
+    done = 'System.Console.Write(System.Environment.GetEnvironmentVariable("MIDSPAN_DONE"));'
+    return _before_brace(f"{program.source}\n{test}", done, from_end=1)
+
+
+def _script(program: Program, statement: str) -> str:
+    return f"{program.source}\n{program.test}\n{statement}\n" if program.test else program.source
+
+
+def _javascript(program: Program) -> str:
+    """The tests load `assert` by a name that the solution does not know: a function `require` may be its own."""
+    test = re.sub(r"\brequire\((?=['\"](node:)?assert)", "globalThis.REQUIRE(", program.test)
+    done = ";globalThis.REQUIRE('node:fs').writeSync(1, process.env.MIDSPAN_DONE);"
+    return _script(replace(program, test=test), done)
+
+
+def _typescript_text(program: Program) -> str:
+    test = re.sub(r"\brequire\((?=['\"](node:)?assert)", "(globalThis as any).REQUIRE(", program.test)
+    done = ";(globalThis as any).REQUIRE('node:fs').writeSync(1, (globalThis as any).process.env.MIDSPAN_DONE);"
+    return _script(replace(program, test=test), done)
+
+
+def _php(program: Program) -> str:
+    return _script(program, "echo getenv('MIDSPAN_DONE');")
+
+
+def _bash(program: Program) -> str:
+    """`set` may be a function by now: in POSIX mode the builtin goes first, and a variable turns that mode on."""
+    test = program.test.replace("set -e\n", f"{_SET_BASH}\n", 1)
+    return _script(replace(program, test=test), "printf '%s' \"$MIDSPAN_DONE\"")
+
+
+def _go(program: Program) -> str:
+    text = f"{program.source}\n{program.test}"
+    return text if re.search(r"^package \w+", text, re.M) else f"package main\n\n{text}"
+
+
+def _rust(program: Program) -> str:
+    """Macros of the standard library's are named in full: a program may have its own `assert_eq`."""
+    if not program.test:
+        return program.source
+    test = re.sub(r"(?<![:\w])(assert(?:_eq|_ne)?!)", r"::std::\1", program.test)
+    token = 'std::env::var("MIDSPAN_DONE").unwrap()'
+    done = f"{{ use std::io::Write; let _ = std::io::stdout().write_all({token}.as_bytes()); }}"
+    return _before_brace(f"{program.source}\n{test}", done, from_end=1 if "#[test]" in test else 0)
+
+
+LANGUAGES: dict[str, Language] = {
+    "python": Language(tools={}),
+    "cpp": Language(
+        tools={"g++": "g++"},
+        version=("g++", "--version"),
+        file="main.cpp",
+        finish=_cpp,
+        build=(("g++", *kits.CPP_FLAGS, "-include", "midspan.h", "main.cpp", "-o", "main"),),
+        run=("/tmp/box/main",),
+        extra={"midspan.h": _HEADER_CPP},
+    ),
+    "java": Language(
+        tools={"javac": "default-jdk-headless", "java": "default-jre-headless"},
+        version=("javac", "-version"),
+        file="Main.java",
+        finish=_java,
+        build=(
+            (
+                *("javac", "-J-XX:+UseSerialGC", "-J-XX:TieredStopAtLevel=1", "-J-XX:-UsePerfData", "-proc:none"),
+                *("-nowarn", "-encoding", "UTF8", "-cp", _TUPLES, "-d", "/tmp/box", "Main.java"),
+            ),
+        ),
+        run=("java", *_JAVA, "-Xmx512m", "-ea", "-cp", f"/tmp/box:{_TUPLES}", "MAIN"),
+    ),
+    "javascript": Language(
+        tools={"node": "nodejs"},
+        version=("node", "--version"),
+        file="main.js",
+        finish=_javascript,
+        run=("node", "-r", "/tmp/box/guard.js", "/tmp/box/main.js"),
+        extra={"guard.js": _GUARD_JS},
+    ),
+    "typescript": Language(
+        tools={"node": "nodejs", "npm": "npm"},
+        version=("node", _TSC, "--version"),
+        file="main.ts",
+        finish=_typescript_text,
+        build=(("node", _TSC, "--target", "esnext", "--module", "commonjs", "main.ts"),),
+        run=("node", "-r", "/tmp/box/guard.js", "/tmp/box/main.js"),
+        extra={"guard.js": _GUARD_JS},
+    ),
+    "php": Language(
+        tools={"php": "php-cli"},
+        version=("php", "--version"),
+        file="main.php",
+        finish=_php,
+        run=("php", "-d", "display_errors=stderr", "-d", "opcache.enable_cli=0", "/tmp/box/main.php"),
+    ),
+    "csharp": Language(
+        tools={"mcs": "mono-mcs", "mono": "mono-runtime"},
+        version=("mono", "--version"),
+        file="main.cs",
+        finish=_csharp,
+        build=(
+            (
+                *("mcs", "-d:DEBUG", "-r:System.Numerics.dll", "-langversion:latest", "main.cs", "debug.cs"),
+                "-out:main.exe",
+            ),
+        ),
+        run=("mono", "/tmp/box/main.exe"),
+        extra={"debug.cs": _DEBUG_CS},
+    ),
+    "bash": Language(
+        tools={"bash": "bash", "bc": "bc", "jq": "jq", "gawk": "gawk"},
+        version=("bash", "--version"),
+        file="main.sh",
+        finish=_bash,
+        run=("bash", "/tmp/box/main.sh"),
+    ),
+    "go": Language(
+        tools={"go": "golang-go"},
+        version=("go", "version"),
+        file="main_test.go",
+        finish=_go,
+        build=(("go", "test", "-vet=off", "-c", "-o", "main", "main_test.go", "done_test.go"),),
+        run=("/tmp/box/main",),
+        env={
+            "GO111MODULE": "off",
+            "GOPATH": "/usr/share/gocode",
+            "GOCACHE": "/tmp/box/.go",
+            "GOFLAGS": "",
+            "GOMAXPROCS": "2",
+        },
+    ),
+    "rust": Language(
+        tools={"rustc": "rustc"},
+        version=("rustc", "--version"),
+        file="main.rs",
+        finish=_rust,
+        build=(("rustc", "--edition", "2021", "-A", "warnings", "-C", "debuginfo=0", "main.rs", "-o", "main"),),
+        run=("/tmp/box/main",),
+    ),
+}
+
+
+def find(name: str) -> Language:
+    """A language by name; InputError naming the known ones."""
+    language = LANGUAGES.get(name)
+    if language is None:
+        raise InputError(f"{name!r} is no language of the sandbox; known are {', '.join(LANGUAGES)}")
+    return language
+
+
+def binds() -> dict[str, str]:
+    """The kits that are here: path inside a jail, path outside."""
+    found = {"typescript": kits.typescript()}
+    for name in ("cpp", "rust"):
+        if not missing(name):
+            found[name] = kits.folder(name, version(name))
+    return {f"{kits.INSIDE}/{name}": str(path) for name, path in found.items() if path.is_dir()}
+
+
+def prepare() -> dict[str, str]:
+    """Make every kit whose tools are here. Returns what came of each."""
+    makers: dict[str, Callable[[], None]] = {
+        "typescript": kits.make_typescript,
+        "cpp": lambda: kits.make_cpp(version("cpp")),
+        "rust": lambda: kits.make_rust(version("rust")),
+    }
+    outcome = {}
+    for name, make in makers.items():
+        try:
+            if not missing(name):
+                make()
+            outcome[name] = "tools are missing" if missing(name) else "ready"
+        except (InputError, WorkError) as error:
+            outcome[name] = str(error)
+    return outcome
+
+
+def missing(name: str) -> dict[str, str]:
+    """Tools of a language that are not here, with the Debian packages that bring them."""
+    return {tool: package for tool, package in find(name).tools.items() if shutil.which(tool) is None}
+
+
+def require(name: str) -> None:
+    """InputError where a language is unknown or cannot be run here."""
+    lacking = missing(name)
+    if lacking:
+        packages = " ".join(sorted(set(lacking.values())))
+        raise InputError(f"{name} needs {', '.join(lacking)}; install with: apt-get install {packages}")
+    if name == "typescript" and not kits.typescript().is_dir():
+        raise InputError("typescript needs its pinned compiler; install with: midspan sandbox prepare")
+
+
+def doctor() -> list[dict[str, Any]]:
+    """One row per language: whether it can be judged here, the version, what is missing and what brings it."""
+    rows = []
+    for name in LANGUAGES:
+        try:
+            require(name)
+            rows.append({"language": name, "ready": True, "version": version(name), "missing": [], "remedy": ""})
+        except InputError as error:
+            remedy = str(error).partition("install with: ")[2]
+            rows.append(
+                {"language": name, "ready": False, "version": "", "missing": list(missing(name)), "remedy": remedy}
+            )
+    return rows
+
+
+@functools.cache
+def first_line(command: tuple[str, ...]) -> str:
+    """The first line that a command prints, empty where it cannot be run."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return (done.stdout or done.stderr).strip().partition("\n")[0]
+
+
+@functools.cache
+def version(name: str) -> str:
+    """What a language's compiler or interpreter says it is."""
+    if name == "python":
+        import platform
+
+        return f"Python {platform.python_version()}"
+    command = list(find(name).version)
+    if name == "typescript":
+        command[1] = f"{kits.typescript()}/node_modules/typescript/bin/tsc"
+    return first_line(tuple(command))
+
+
+def job(program: Program) -> dict[str, Any]:
+    """The files and commands of a program that is not Python, as the zygote takes them."""
+    language = find(program.language)
+    text = language.finish(program)
+    files = {language.file: text, **language.extra}
+    run = list(language.run)
+    build = [list(command) for command in language.build]
+    if program.language == "java":
+        run[-1] = _java_class(text)
+    if program.language in ("javascript", "typescript"):
+        own = f"require_{secrets.token_hex(8)}"
+        files = {file: content.replace("REQUIRE", own) for file, content in files.items()}
+    if program.language == "go":
+        package = re.search(r"^package (\w+)", text, re.M)
+        files["done_test.go"] = _GO_MAIN.replace("PACKAGE", package[1] if package else "main")
+    if program.language == "cpp" and "bits/stdc++.h" in text and kits.folder("cpp", version("cpp")).is_dir():
+        build[0][build[0].index("midspan.h")] = f"{kits.INSIDE}/cpp/midspan.h"
+    if program.language == "rust":
+        deps = kits.folder("rust", version("rust")) / "target/debug/deps"
+        crates = {path.name[3:].partition("-")[0]: path.name for path in deps.glob("lib*.rlib")}
+        inside = f"{kits.INSIDE}/rust/target/debug/deps"
+        named = [f"--extern={name}={inside}/{crates[name]}" for name in ("rand", "regex", "md5") if name in crates]
+        build[0][1:1] = [f"-Ldependency={inside}", *named, *(["--test"] if "#[test]" in text else [])]
+    env = {**_PATH, **language.env}
+    commands = [_command(argv, env, is_program=False) | {"limits": _BUILD} for argv in build]
+    return {
+        "files": files,
+        "commands": [*commands, _command(run, env, is_program=True)],
+        "token": secrets.token_hex(16),
+    }
+
+
+def _command(argv: list[str], env: dict[str, str], *, is_program: bool) -> dict[str, Any]:
+    program = argv[0] if argv[0].startswith("/") else os.path.realpath(shutil.which(argv[0]) or argv[0])
+    if os.path.basename(program) == "rustup":  # a proxy that would look for a compiler in the home folder
+        program = first_line((argv[0], "--print", "sysroot")) + "/bin/rustc"
+    return {"argv": [program, *argv[1:]], "env": env, "is_program": is_program}
+
+
+def _java_class(text: str) -> str:
+    """The class with `main`: the last one that begins a line before it."""
+    before = text.partition("static void main")[0]
+    named = re.findall(r"^(?:public\s+|final\s+|abstract\s+)*class\s+(\w+)", before, re.M)
+    return named[-1] if named else "Main"
+
+
+def outcome(program: Program, answer: dict[str, Any]) -> tuple[Status, str, str]:
+    """(status, reason, stdout) of commands that ended within their limits."""
+    stdout = answer["stdout"]
+    if not answer["is_program"]:
+        said = " ".join((answer["stderr"] or stdout).split())[:300]
+        return "failed", f"does not compile: {said}", stdout
+    code = answer["code"]
+    how = f"exit with status {code}" if code >= 0 else f"killed by signal {-code}"
+    if program.stdin is not None and not program.test:
+        return ("passed", "", stdout) if code == 0 else ("failed", how, stdout)
+    if code != 0:
+        lines = answer["stderr"].strip().splitlines()
+        return "failed", f"{how}: {lines[0][:300]}" if lines else how, stdout
+    if not answer["marked"]:
+        return "failed", f"{how} before the tests were completed", stdout
+    return "passed", "", stdout
