@@ -63,6 +63,8 @@ def test_a_closed_sandbox_leaves_no_process(tmp_path: Path):
         assert {v.status for v in sandbox.judge([INNOCENT] * 4)} == {"passed"}
         pids = [jail.process.pid for jail in sandbox._jails if jail is not None]
         assert pids
+        groups = [folder for jail in sandbox._jails if jail is not None for folder in jail.cgroup.folders]
+    assert not [folder for folder in groups if folder.exists()], "an empty group of processes stays behind"
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

