@@ -1,14 +1,17 @@
 """Scores against other people's formulas and against what is known beforehand."""
 
 import difflib
+import json
 import math
 import random
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from midspan.evaluate.metrics import bits, bootstrap, edit_similarity, wilson
+from midspan.evaluate.metrics import bits, bootstrap, edit_similarity, smoothed_bleu, wilson
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 8), (1, 8), (8, 8), (17, 50), (499, 1000)])
@@ -26,6 +29,28 @@ def test_wilson_is_the_score_test_inverted() -> None:
     ends = optimize.brentq(distance, 1e-6, 0.3 - 1e-9), optimize.brentq(distance, 0.3 + 1e-9, 1 - 1e-6)
     assert wilson(12, 40) == pytest.approx(ends, abs=1e-9)
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_codexglues_published_scores_come_out(shared_data: Path) -> None:
+    folder = shared_data / "codexglue_anchors"
+    texts = [
+        [line.partition("\t")[2] for line in (folder / "code-to-text" / name).read_text().splitlines()]
+        for name in ("predictions.txt", "reference.txt")
+    ]
+    scores = [smoothed_bleu(written, reference) for written, reference in zip(*texts, strict=True)]
+    assert sum(scores) / len(scores) == pytest.approx(9.554726113590661, abs=1e-9)
+    answers = [
+        json.loads(line) for line in (folder / "codecompletion-line" / "answers.json").read_text().splitlines()
+    ]
+    written = (folder / "codecompletion-line" / "predictions.txt").read_text().splitlines()
+    shown = [  # as its evaluator shows literals
+        [re.sub(r"<(?:STR|NUM|CHAR)_LIT:?(.*?)>", r"\1", line) for line in lines]
+        for lines in (written, [answer["gt"] for answer in answers])
+    ]
+    similar = [edit_similarity(mine, theirs) for mine, theirs in zip(*shown, strict=True)]
+    assert sum(similar) / len(similar) == pytest.approx(43.8)
+    assert smoothed_bleu("the same words here", "the same words here") == pytest.approx(100)
+    assert smoothed_bleu("", "something") == smoothed_bleu("other", "") == 0
 
 
 def test_edit_similarity_is_rounded_indel_ratio() -> None:
