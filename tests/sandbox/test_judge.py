@@ -58,7 +58,7 @@ def test_an_error_of_the_caller_s_programs_reaches_the_caller(compat: Sandbox):
         list(compat.judge(programs()))
 
 
-def test_a_dead_jail_is_replaced_and_the_program_judged_again():
+def test_a_dead_jail_is_replaced_and_the_program_judged_again(compat: Sandbox):
     with Sandbox(1) as sandbox:
         sandbox._jails[0].process.kill()
         assert sandbox.judge_one(RIGHT).status == "passed"
@@ -102,7 +102,7 @@ def test_what_cannot_be_handed_over_is_our_trouble(strict: Sandbox):
     assert "function" in verdict.reason
 
 
-def test_bad_input_is_one_sentence():
+def test_bad_input_is_one_sentence(compat: Sandbox):
     for arguments in ((0,), (1, "lenient")):
         with pytest.raises(InputError, match=r"ask for|choose"):
             Sandbox(*arguments)
@@ -111,7 +111,7 @@ def test_bad_input_is_one_sentence():
 
 
 @pytest.mark.slow
-def test_verdicts_do_not_depend_on_workers_or_load():
+def test_verdicts_do_not_depend_on_workers_or_load(compat: Sandbox):
     programs = [
         RIGHT,
         Program(source="x = sum(range(3 * 10**7))", limits=Limits(cpu_seconds=5)),

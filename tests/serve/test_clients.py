@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from midspan.engine import Engine
+from midspan.engine.session import Session
 from midspan.fim.stops import EDITOR
 
 from .test_process import checkpoint, metric, served  # noqa: F401  (a fixture)
@@ -26,7 +27,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
     folder = tmp_path_factory.mktemp("clients")
-    for file in ("package.json", "package-lock.json", "ask.mjs", "browse.mjs"):
+    for file in ("package.json", "package-lock.json", "ask.mjs", "browse.mjs", "lsp.mjs"):
         shutil.copy(HERE / file, folder)
     done = subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, capture_output=True, text=True)
     if done.returncode:
@@ -57,6 +58,22 @@ def test_a_client_for_node(client: str, packages: Path, server: str, expected: s
     assert found.get("models", ["code"]) == ["code"]
     assert found.get("infills", True)
     assert metric(server, "midspan_running") == 0
+
+
+def test_microsofts_language_client(packages: Path, checkpoint: Path) -> None:  # noqa: F811
+    server = [sys.executable, "-m", "midspan", "lsp", str(checkpoint), "--decoder", "torch"]
+    command = ["node", "lsp.mjs", *server]
+    done = subprocess.run(command, cwd=packages, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["inline"]
+    text = "# 🚀\r\ndef add(a, b):\r\n    return \r\n\r\nprint(add(1, 2))\r\n"
+    session = Session(Engine.load(checkpoint, decoder="torch"), "repo/app.py")
+    session.open(text, text.index("return ") + 7)
+    assert [item["insertText"] for item in found["items"]] == [session.suggest(max_tokens=128).text]
+    assert found["taken_back"] in ("answered", -32800), "an answer that came first, or RequestCancelled"
+    assert found["titles"][0] == "Write the docstring of add"
+    assert found["code"] == 0
 
 
 def test_the_playground_in_a_browser(packages: Path, server: str, tmp_path: Path) -> None:
