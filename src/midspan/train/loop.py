@@ -158,7 +158,7 @@ def _steps(
             begun = time.monotonic()
             batch = rows.batch(done.step, per_step, rank=layout.reader, world=layout.readers)
             waited = time.monotonic() - begun
-            with watcher.explaining(done, batch):
+            with watcher.explaining(done, batch, checkpoints):
                 loss, targets, tokens = learner.backward(batch)
                 rate, norm = learner.optimizer.step(done.step)
             seconds = time.monotonic() - begun

@@ -21,7 +21,7 @@ from midspan.errors import InputError, WorkError
 from midspan.files import write_text
 from midspan.model.flops import flops_per_token, matmul_parameters
 from midspan.rows import Row, Source
-from midspan.train.checkpoint import Progress
+from midspan.train.checkpoint import Checkpoints, Progress
 from midspan.train.culprits import explain
 from midspan.train.device import peak_flops, peak_memory
 from midspan.train.display import Display
@@ -168,12 +168,13 @@ class Watcher:
             self._evaluate(done)
 
     @contextmanager
-    def explaining(self, done: Progress, rows: Sequence[Row]) -> Iterator[None]:
+    def explaining(self, done: Progress, rows: Sequence[Row], checkpoints: Checkpoints) -> Iterator[None]:
         """A context that turns the FloatingPointError of a step, which all ranks have, into one sentence.
 
         Args:
             done: where the run stands before the step.
             rows: this rank's rows of the step; all ranks have equally many.
+            checkpoints: one may still be on its way to the disk, and counts.
 
         Raises:
             WorkError: which rows and documents caused it, and what is saved.
@@ -181,6 +182,7 @@ class Watcher:
         try:
             yield
         except FloatingPointError as error:
+            checkpoints.wait()
             saved = max((p.parent.name for p in self._run.glob("checkpoints/step-*/COMMIT")), default=None)
             kept = f"{self._run / 'checkpoints' / saved} is whole" if saved else "no checkpoint was due before"
             why = self._why(done, rows, of_loss="loss" in str(error))

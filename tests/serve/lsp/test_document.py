@@ -2,7 +2,7 @@
 
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.tiny import tiny_model, tiny_tokenizer
@@ -15,6 +15,7 @@ ENGINE = Engine(tiny_model(TOKENIZER.vocab_size), TOKENIZER)
 texts = st.text(alphabet="ab\n🚀", max_size=12)
 
 
+@settings(max_examples=400)
 @given(before=texts, after=texts, place=st.randoms(use_true_random=False))
 def test_a_session_comes_to_any_text_and_cursor(before: str, after: str, place: random.Random) -> None:
     session = Session(ENGINE)

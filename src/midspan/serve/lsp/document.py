@@ -12,21 +12,18 @@ def change(session: Session, text: str, cursor: int) -> None:
     rest of a suggestion to stand.
     """
     if session.text != text:
-        start = _common(session.text, text)
-        rest = min(len(session.text), len(text)) - start
-        behind = _common(session.text[start:][::-1], text[start:][::-1], rest)
-        new = text[start : len(text) - behind]
-        # Of several places that the same edit could have, the one in front of the cursor is the typed one.
-        while start > 0 and start + len(new) > cursor and new and text[start - 1] == new[-1]:
-            start, new = start - 1, text[start - 1] + new[:-1]
-        session.edit(start, len(session.text) - (len(text) - start - len(new)), new)
+        start, end, new = smallest_edit(session.text, text)
+        # Of several places that the same insertion could have, the one in front of the cursor is the typed one.
+        while start == end > 0 and start + len(new) > cursor and text[start - 1] == new[-1]:
+            start, end, new = start - 1, end - 1, text[start - 1] + new[:-1]
+        session.edit(start, end, new)
     if session.cursor != cursor:
         session.move(cursor)
 
 
-def _common(first: str, second: str, most: int | None = None) -> int:
-    """Length of the beginning that two texts share, at most `most`; by halving, since slices compare fast."""
-    low, high = 0, min(len(first), len(second)) if most is None else most
+def _common(first: str, second: str) -> int:
+    """Length of the beginning that two texts share; by halving, since slices compare fast."""
+    low, high = 0, min(len(first), len(second))
     while low < high:
         middle = (low + high + 1) // 2
         if first[low:middle] == second[low:middle]:
