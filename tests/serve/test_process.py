@@ -29,6 +29,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def endless() -> dict[str, float]:
+    """A bias with which the tiny model never ends by itself."""
+    tokenizer = tiny_tokenizer()
+    return {str(i): -100.0 for i in filter(tokenizer.is_special, range(tokenizer.vocab_size))}
+
+
 @contextlib.contextmanager
 def served(checkpoint: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     command = [
@@ -109,7 +115,8 @@ def test_openais_client_asks_streams_and_leaves(checkpoint: Path, tmp_path: Path
 def test_a_client_that_leaves_without_a_stream_ends_the_work_too(checkpoint: Path) -> None:
     with served(checkpoint, "--quiet") as (url, _):
         host, port = url.removeprefix("http://").split(":")
-        body = json.dumps({"prompt": "x = ", "max_tokens": 3900, "temperature": 1}).encode()
+        asked = {"prompt": "x = ", "max_tokens": 3900, "temperature": 1, "logit_bias": endless()}
+        body = json.dumps(asked).encode()
         head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(body)}\r\n\r\n"
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(head.encode() + body)

@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from midspan import __version__
 from midspan.serve.desk import Desk
-from midspan.serve.dialects import code, llama_cpp, mistral, ollama, openai, tabby
+from midspan.serve.dialects import code, llama_cpp, mistral, ollama, openai, openai_chat, tabby
 from midspan.serve.dialects.common import Parts
 from midspan.serve.errors import ApiError, api_error
 from midspan.serve.guard import Guard
@@ -51,7 +51,7 @@ def create_app(models: Models, config: ServeConfig) -> FastAPI:
         title="Midspan", version=__version__, description=_DESCRIPTION, lifespan=life, responses=_REFUSALS
     )
     app.state.parts = parts
-    for dialect in (openai, mistral, llama_cpp, ollama, tabby, code):
+    for dialect in (openai, openai_chat, mistral, llama_cpp, ollama, tabby, code):
         app.include_router(dialect.router(parts))
     _own_routes(app, parts)
     _refusals(app)

@@ -21,6 +21,7 @@ from midspan.engine.front import Front
 from midspan.serve.errors import ApiError, busy
 from midspan.serve.metrics import Metrics
 from midspan.serve.models import Served
+from midspan.serve.news import listening
 from midspan.serve.settings import ServeConfig
 
 T = TypeVar("T")
@@ -81,8 +82,8 @@ class Desk:
         self.metrics.running.set(self._under_way)
         handles: list[Handle] = []
         try:
-            news = asyncio.Event()
-            handles += await self._submit(work.served.front, requests, news)
+            news, wake = listening()
+            handles += await self._submit(work.served.front, requests, wake)
             left = list(range(len(handles)))
             while left:
                 await news.wait()
@@ -113,13 +114,7 @@ class Desk:
         found = {number: event async for number, event in events if isinstance(event, Completion)}
         return [found[number] for number in range(len(work.requests))]
 
-    async def _submit(self, front: Front, requests: Sequence[Request], news: asyncio.Event) -> list[Handle]:
-        loop = asyncio.get_running_loop()
-
-        def wake() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(news.set)
-
+    async def _submit(self, front: Front, requests: Sequence[Request], wake: Callable[[], None]) -> list[Handle]:
         if isinstance(front, Engine):  # takes a request at once
             return [front.submit(request, wake) for request in requests]
         # A server elsewhere is asked over the network; if the client leaves meanwhile, its answer is not wanted.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
@@ -78,6 +79,12 @@ class Body(BaseModel):
         """Fields of the engine's request that every dialect has."""
         deadline = None if self.deadline_ms is None else self.deadline_ms / 1000
         return {"deadline": deadline, "session": self.session}
+
+
+class StreamOptions(BaseModel):
+    """What a stream has beside its text."""
+
+    include_usage: bool = False
 
 
 class InfillBody(Body):
@@ -226,6 +233,11 @@ def usage_of(found: Sequence[Completion], written: Sequence[int] | None = None) 
         "total_tokens": prompt + number,
         "prompt_tokens_details": {"cached_tokens": cached},
     }
+
+
+def head_of(served: Served, name: str = "text_completion", prefix: str = "cmpl") -> dict[str, Any]:
+    """What every answer of OpenAI's begins with."""
+    return {"id": new_id(prefix), "object": name, "created": int(time.time()), "model": served.name}
 
 
 def finish(completion: Completion) -> str:

@@ -34,7 +34,7 @@ from midspan.serve.dialects.common import (
     tell,
     texts,
 )
-from midspan.serve.dialects.openai import ChatMessage, turns
+from midspan.serve.dialects.openai_chat import ChatMessage, turns
 from midspan.serve.errors import api_error
 from midspan.serve.models import Served
 from midspan.tokenizer.chat import Message

@@ -1,4 +1,4 @@
-"""OpenAI's `/v1/completions` (with `suffix`), `/v1/chat/completions` and `/v1/models`.
+"""OpenAI's `/v1/completions` (with `suffix`) and `/v1/models`.
 
 `suffix` is infilling, by ids in the model's own format. DeepSeek's `/beta/completions` is the same interface;
 Tabby's clients ask `/v1/completions` too, with `segments` in place of a prompt.
@@ -6,31 +6,29 @@ Tabby's clients ask `/v1/completions` too, with `segments` in place of a prompt.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from midspan.engine import Completion, Engine, Request
-from midspan.engine.constrain import Grammar
 from midspan.fim.example import bos_of
 from midspan.fim.stops import StopRules
 from midspan.serve.desk import Work
 from midspan.serve.dialects import tabby
 from midspan.serve.dialects.common import (
-    Body,
     InfillBody,
     Parts,
+    StreamOptions,
     check_text,
     copies_of,
     finish,
     first_of,
+    head_of,
     infill_request,
-    new_id,
     server_sent,
     tell,
     texts,
@@ -38,17 +36,10 @@ from midspan.serve.dialects.common import (
 )
 from midspan.serve.errors import ApiError, unsupported
 from midspan.serve.models import Served
-from midspan.tokenizer.chat import Message
 
 DEFAULT_TOKENS = 16
 MOST_PROMPTS = 64
 Prompt = str | list[str] | list[int] | list[list[int]]
-
-
-class StreamOptions(BaseModel):
-    """What a stream has beside its text."""
-
-    include_usage: bool = False
 
 
 class CompletionBody(InfillBody):
@@ -65,43 +56,6 @@ class CompletionBody(InfillBody):
     echo: bool = False
     logprobs: int | None = Field(None, ge=0, le=20)
     logit_bias: dict[int, float] | None = None
-    stream_options: StreamOptions | None = None
-
-
-class TextPart(BaseModel):
-    """One part of a message that comes in parts."""
-
-    type: str
-    text: str = ""
-
-
-class ChatMessage(BaseModel):
-    """One turn."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
-
-
-class ResponseFormat(BaseModel):
-    """What an answer has to be."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: dict[str, Any] | None = None
-
-
-class ChatBody(Body):
-    """A request of `/v1/chat/completions`."""
-
-    messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    n: int = Field(1, ge=1, le=128)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-    logit_bias: dict[int, float] | None = None
-    response_format: ResponseFormat | None = None
-    tools: list[Any] | None = None
-    functions: list[Any] | None = None
     stream_options: StreamOptions | None = None
 
 
@@ -138,11 +92,6 @@ def router(parts: Parts) -> APIRouter:
     async def beta(body: CompletionBody, http: HttpRequest) -> Response:
         """DeepSeek's address of the same."""
         return await complete(parts, body, http)
-
-    @routes.post("/v1/chat/completions")
-    async def chat(body: ChatBody, http: HttpRequest) -> Response:
-        """Answer a conversation."""
-        return await answer(parts, body, http)
 
     return routes
 
@@ -259,7 +208,7 @@ def _whole(
             choices.append(_choice(len(choices), text, finish(completion), logprobs, completion))
         if not group:
             choices.append(_choice(len(choices), lead, "length", known))
-    return {**_head(served), "choices": choices, "usage": usage_of(found or [c for g in groups for c in g])}
+    return {**head_of(served), "choices": choices, "usage": usage_of(found or [c for g in groups for c in g])}
 
 
 def _choice(
@@ -273,10 +222,6 @@ def _choice(
     return choice | ({"stop_type": completion.reason} if completion else {})
 
 
-def _head(served: Served, name: str = "text_completion", prefix: str = "cmpl") -> dict[str, Any]:
-    return {"id": new_id(prefix), "object": name, "created": int(time.time()), "model": served.name}
-
-
 async def _chunks(
     parts: Parts,
     body: CompletionBody,
@@ -284,7 +229,7 @@ async def _chunks(
     echoed: Sequence[tuple[str, dict[str, Any] | None]],
     http: HttpRequest,
 ) -> AsyncIterator[dict[str, Any]]:
-    head, ended = _head(work.served), []
+    head, ended = head_of(work.served), []
     for number, (lead, known) in enumerate(echoed):
         for copy in range(body.n):
             yield {**head, "choices": [_choice(number * body.n + copy, lead, None, known)]}
@@ -327,113 +272,3 @@ def _logprobs(served: Served, completion: Completion, start: int) -> dict[str, A
 
 def _joined(first: dict[str, Any] | None, second: dict[str, Any]) -> dict[str, Any]:
     return second if first is None else {name: first[name] + second[name] for name in second}
-
-
-async def answer(parts: Parts, body: ChatBody, http: HttpRequest) -> Response:
-    """Answer `/v1/chat/completions`."""
-    served = parts.models.get(body.model)
-    for name in ("tools", "functions"):
-        if getattr(body, name):
-            raise unsupported(name, "describe the function in the conversation instead")
-    if body.top_logprobs and not body.logprobs:
-        raise ApiError(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
-    requests = await parts.desk.build(lambda: copies_of(parts, _chat_request(parts, served, body), body.n))
-    work = Work(served=served, requests=requests, kind="chat")
-    if body.stream:
-        return server_sent(http, await first_of(_chat_chunks(parts, body, work, http)))
-    found = await texts(parts, http, work)
-    choices = [
-        {
-            "index": index,
-            "message": {"role": "assistant", "content": completion.text},
-            "finish_reason": finish(completion),
-            "logprobs": _chat_logprobs(served, completion) if body.logprobs else None,
-        }
-        for index, completion in enumerate(found)
-    ]
-    head = _head(served, "chat.completion", "chatcmpl")
-    return JSONResponse({**head, "choices": choices, "usage": usage_of(found)})
-
-
-def turns(messages: Sequence[ChatMessage]) -> list[Message]:
-    """A conversation in the roles that formats have."""
-    found = []
-    for message in messages:
-        content = message.content or ""
-        if not isinstance(content, str):
-            if other := next((part.type for part in content if part.type != "text"), None):
-                raise unsupported("messages", f"a part is {other}, and these models read text")
-            content = "".join(part.text for part in content)
-        if message.role == "tool":
-            raise unsupported("messages", "answers of tools are not read; put them into a message of the user")
-        role = "system" if message.role == "developer" else message.role
-        found.append(Message(role, check_text(content, "messages")))
-    return found
-
-
-def _chat_request(parts: Parts, served: Served, body: ChatBody) -> Request:
-    ids = served.front.chat.prompt(turns(body.messages))
-    room = served.front.max_positions - len(ids)
-    if room < 1:
-        raise ApiError(
-            400,
-            f"the conversation has {len(ids)} tokens, the model reads {served.front.max_positions - 1}; cut it",
-            param="messages",
-            code="context_length_exceeded",
-        )
-    wanted = body.max_completion_tokens or body.max_tokens or parts.config.max_tokens
-    options: dict[str, Any] = body.options()
-    if body.logprobs:
-        options["num_logprobs"] = body.top_logprobs or 0
-    if body.response_format is not None and body.response_format.type != "text":
-        options["constraint"] = Grammar(served.front.tokenizer, schema=_schema(body.response_format))
-    return served.front.chatting(
-        turns(body.messages),
-        max_tokens=min(wanted, room, parts.config.max_tokens),
-        sample=body.sample(1.0, logit_bias=body.logit_bias or {}),
-        stops=StopRules(strings=body.strings()),
-        **options,
-    )
-
-
-def _schema(wanted: ResponseFormat) -> dict[str, Any]:
-    if wanted.type == "json_object":
-        return {"type": "object"}
-    if not wanted.json_schema or not isinstance(wanted.json_schema.get("schema"), dict):
-        raise ApiError(400, "response_format.json_schema has no schema", param="response_format")
-    return wanted.json_schema["schema"]
-
-
-async def _chat_chunks(
-    parts: Parts, body: ChatBody, work: Work, http: HttpRequest
-) -> AsyncIterator[dict[str, Any]]:
-    head, ended = _head(work.served, "chat.completion.chunk", "chatcmpl"), []
-    for index in range(len(work.requests)):
-        yield {**head, "choices": [_delta(index, {"role": "assistant", "content": ""}, None)]}
-    async for index, event in parts.desk.events(work):
-        if isinstance(event, str):
-            yield {**head, "choices": [_delta(index, {"content": event}, None)]}
-            continue
-        ended.append(event)
-        logprobs = _chat_logprobs(work.served, event) if body.logprobs else None
-        yield {**head, "choices": [_delta(index, {}, finish(event), logprobs)]}
-    tell(http, work, ended)
-    if body.stream_options and body.stream_options.include_usage:
-        yield {**head, "choices": [], "usage": usage_of(ended)}
-
-
-def _delta(index: int, delta: dict[str, str], reason: str | None, logprobs: Any = None) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "finish_reason": reason, "logprobs": logprobs}
-
-
-def _chat_logprobs(served: Served, completion: Completion) -> dict[str, Any]:
-    def entry(token_id: int, logprob: float) -> dict[str, Any]:
-        data = served.front.tokenizer.piece_bytes(token_id)
-        return {"token": data.decode(errors="replace"), "logprob": logprob, "bytes": list(data)}
-
-    return {
-        "content": [
-            entry(one.id, one.logprob) | {"top_logprobs": [entry(i, p) for i, p in one.top]}
-            for one in completion.logprobs or []
-        ]
-    }

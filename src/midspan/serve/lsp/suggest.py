@@ -9,7 +9,7 @@ import asyncio
 import http.client
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from midspan.engine import annotate as annotating
 from midspan.engine.session import Session
 from midspan.errors import InputError, WorkError
 from midspan.serve.lsp.document import change
+from midspan.serve.news import listening
 from midspan.tokenizer.chat import Message
 
 EXPLAIN = "Explain what this code does, briefly:\n\n"
@@ -54,17 +55,6 @@ class Suggester(Protocol):
         """A file was closed."""
 
 
-def _news() -> tuple[asyncio.Event, Callable[[], None]]:
-    """An event of this loop, and what sets it from any thread."""
-    loop, news = asyncio.get_running_loop(), asyncio.Event()
-
-    def wake() -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(news.set)
-
-    return news, wake
-
-
 async def finished(handle: Handle, news: asyncio.Event) -> Completion:
     """The end of a request whose `on_news` sets `news`; a task that is cancelled ends the request."""
     try:
@@ -87,7 +77,7 @@ class Local:
 
     async def suggest(self, path: str, text: str, cursor: int, files: Mapping[str, str], max_tokens: int) -> str:
         """See `Suggester.suggest`."""
-        news, wake = _news()
+        news, wake = listening()
 
         def ask() -> tuple[Session, Handle | str]:
             with self._lock:
@@ -124,7 +114,7 @@ class Local:
     async def explain(self, code: str) -> str:
         """See `Suggester.explain`."""
         request = self._engine.chatting([Message("user", EXPLAIN + code)], max_tokens=256)
-        news, wake = _news()
+        news, wake = listening()
         handle = self._engine.submit(request, wake)
         return (await finished(handle, news)).text.strip()
 
