@@ -44,7 +44,7 @@ def lsp(
 ) -> None:
     """Speak LSP with an editor: suggestions as ghost text or in a list, docstrings, types, explanations."""
     try:
-        from midspan.serve.lsp.server import language_server
+        from midspan.serve.lsp.server import run
     except ModuleNotFoundError as error:
         raise InputError(f"the language server needs {error.name}; install `midspan[serve]`") from None
     from midspan.cache import resolve_model
@@ -66,11 +66,7 @@ def lsp(
         stack.enter_context(engine.background())
         return Local(engine)
 
-    running = language_server(open_suggester, server or model)
-    if where is None:
-        running.start_io()
-    else:
-        running.start_tcp(*where)
+    run(open_suggester, server or model, where)
 
 
 def _address(text: str | None) -> tuple[str, int] | None:

@@ -1,7 +1,9 @@
 """A real language server over stdio, asked by pygls' own client."""
 
 import asyncio
+import json
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -211,6 +213,24 @@ def test_code_actions_edit_the_file_or_say_why_not(checkpoint: Path) -> None:
             assert "no Python at line 1" in client.messages[-1]
 
     run(edit)
+
+
+def test_an_editor_that_dies_takes_its_server_along(checkpoint: Path) -> None:
+    command = [sys.executable, "-m", "midspan", "lsp", str(checkpoint), "--decoder", "torch"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for message in (
+        {"id": 1, "method": "initialize", "params": {"capabilities": {}, "processId": None, "rootUri": None}},
+        {"method": "initialized", "params": {}},
+        {"id": 2, "method": "midspan/status", "params": {}},
+    ):
+        body = json.dumps({"jsonrpc": "2.0", **message}).encode()
+        process.stdin.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+    process.stdin.flush()
+    assert b"Content-Length" in process.stdout.readline()
+    process.stdin.close()
+    assert process.wait(timeout=60) is not None
 
 
 def test_a_running_server_can_do_the_work(checkpoint: Path) -> None:

@@ -39,12 +39,13 @@ ACCEPT, DOCSTRING, TYPES, EXPLAIN = (f"midspan.{name}" for name in ("accept", "d
 Opener = Callable[[ExitStack], Suggester]
 
 
-def language_server(open_suggester: Opener, name: str) -> LanguageServer:
-    """A server that is ready to run over stdio or TCP.
+def run(open_suggester: Opener, name: str, where: tuple[str, int] | None = None) -> None:
+    """Serve an editor until it leaves, whether it says so or not.
 
     Args:
         open_suggester: called when the editor says hello; what it puts into the stack ends with the server.
         name: of the model, for people.
+        where: host and port to listen on; stdio if None.
     """
     server = LanguageServer("midspan", __version__)
     state = _State(server, open_suggester, name)
@@ -52,7 +53,13 @@ def language_server(open_suggester: Opener, name: str) -> LanguageServer:
     _suggestions(server, state)
     _actions(server, state)
     _counts(server, state)
-    return server
+    try:
+        if where is None:
+            server.start_io()
+        else:
+            server.start_tcp(*where)
+    finally:
+        state.close()
 
 
 class _State:
@@ -64,11 +71,12 @@ class _State:
         self._running = ExitStack()
         self._suggester: asyncio.Future[Suggester] | None = None
         self._busy = 0
+        self._closed = False
 
     def start(self) -> None:
         """Load the model, in the background."""
         if self._suggester is None:
-            self._suggester = asyncio.ensure_future(asyncio.to_thread(self._open, self._running))
+            self._suggester = asyncio.ensure_future(asyncio.to_thread(self._opened))
 
     async def suggester(self) -> Suggester:
         """What writes, once it is loaded."""
@@ -76,8 +84,15 @@ class _State:
         assert self._suggester is not None
         return await asyncio.shield(self._suggester)
 
+    def _opened(self) -> Suggester:
+        suggester = self._open(self._running)
+        if self._closed:  # the editor left while the model was loaded
+            self._running.close()
+        return suggester
+
     def close(self) -> None:
-        """End what was opened."""
+        """End what was opened, or is being opened."""
+        self._closed = True
         self._running.close()
 
     def forget(self, path: str) -> None:
