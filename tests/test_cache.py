@@ -8,6 +8,7 @@ import pytest
 
 from midspan import cache
 from midspan.errors import InputError, WorkError
+from midspan.model.weights.peft import base_of
 
 WEIGHTS = b"GGUF" + bytes(range(256)) * 1000
 
@@ -92,3 +93,15 @@ def test_names_that_are_none() -> None:
     assert "did you mean" not in str(error.value)
     with pytest.raises(InputError, match="downloads nothing; download it yourself and pass the local folder"):
         cache.resolve_model("hf:codellama/CodeLlama-7b-hf")
+
+
+def test_the_shipped_adapter_needs_its_base(index: Path) -> None:
+    with pytest.raises(InputError, match="run `midspan models pull midspan-135m`"):
+        cache.resolve_model(cache.DEFAULT)
+    base = cache.model_file("smollm2-135m")
+    base.parent.mkdir(parents=True)
+    base.touch()
+    folder = cache.resolve_model(cache.DEFAULT)
+    assert cache.pull(cache.DEFAULT) == folder
+    assert base_of(folder) == base
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 20e6

@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Check, time, write; the number of wrong answers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny shapes: does it run?")
+    parser.add_argument("--only", nargs="*", default=[], help="rows whose names contain one of these")
     parser.add_argument("--minutes", type=float, default=9.0, help="no new row is begun after this")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "gpu.json")
     asked = parser.parse_args(arguments)
@@ -83,6 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
         keep()
     cases = [("tiny", "full", 256), ("tiny", "lora", 256)] if small else CASES
     for shape, method, tokens in cases:
+        if asked.only and not any(word in f"{shape} {method} {tokens:,} tokens" for word in asked.only):
+            continue
         if time.monotonic() - begun > 60 * asked.minutes:
             results["rows"].append({"row": f"{shape} {method} {tokens:,} tokens", "skipped": "no time was left"})
             continue

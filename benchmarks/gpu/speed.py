@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import importlib.util
 import statistics
@@ -11,12 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from benchmarks.gpu.shapes import SHAPES, bytes_needed, flops_of, peak_tflops
 from midspan.model import Llama, Segments
 from midspan.model.lora import LoraConfig, add_lora
 from midspan.model.loss import cross_entropy_sum
+from midspan.train.parallel import ParallelConfig, lighten
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Step = Callable[[torch.Tensor], float]
@@ -28,11 +27,8 @@ def ours(shape: str, method: str, device: torch.device, *, recompute: bool, comp
     if method == "lora":
         add_lora(model, LoraConfig(rank=16), [], seed=0)
         model.to(device)
-    for layer in model.model.layers:
-        if compiled:
-            layer.compile()
-        if recompute:
-            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+    checkpointing = "full" if recompute else "none"
+    lighten(model, ParallelConfig(compile=compiled, activation_checkpointing=checkpointing), train=method)
     optimizer = _adamw(model, device)
 
     def step(ids_l: torch.Tensor) -> float:
@@ -110,6 +106,7 @@ def measure(
     make: Callable[[], Step], vocab: int, tokens: int, device: torch.device, steps: int
 ) -> dict[str, float]:
     """Median seconds of a step after two to warm up, tokens a second, and the most memory (GiB; 0 on a CPU)."""
+    torch.compiler.reset()  # what was compiled for another model keeps it alive
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

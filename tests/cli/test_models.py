@@ -53,13 +53,15 @@ def model_folder(folder: Path) -> Path:
 
 def test_list_shows_what_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")  # so that a long path stays in one line
-    (row,) = json.loads(run("list", "--json"))
-    assert (row["name"], row["licence"], row["path"]) == ("smollm2-135m", "Apache-2.0", None)
+    rows = json.loads(run("list", "--json"))
+    assert [row["name"] for row in rows] == ["midspan-135m", "smollm2-135m"]
+    assert all((row["licence"], row["path"]) == ("Apache-2.0", None) for row in rows)
     assert "midspan models pull" in run("list")
     file = cache.model_file("smollm2-135m")
     file.parent.mkdir(parents=True)
     file.touch()
-    assert json.loads(run("list", "--json"))[0]["path"] == str(file)
+    shipped, base = json.loads(run("list", "--json"))
+    assert (shipped["path"], base["path"]) == (str(cache.model_file("midspan-135m")), str(file))
     assert file.name in run("list")
 
 

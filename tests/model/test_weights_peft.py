@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from midspan.errors import InputError
 from midspan.model import Llama
+from midspan.model.config import RopeScaling
 from midspan.model.lora import (
     LoraConfig,
     LoraLinear,
@@ -123,3 +124,16 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     (folder / "adapter_model.safetensors").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"cannot be read"):
         load_model(folder)
+
+
+def test_positions_come_with_the_adapter(tmp_path: Path) -> None:
+    model, folder = trained(next(iter(SHAPES)), tmp_path, [3])
+    scaling = RopeScaling(kind="linear", factor=2.0)
+    model.config = replace(model.config, rope_theta=1e6, max_positions=4096, rope_scaling=scaling)
+    save_adapter(model, LoraConfig(rank=3, alpha=5), folder, base="../base")
+    assert load_model(folder).config == model.config
+    (folder / "positions.json").write_text('{"rope_thetas": 1}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"positions\.json cannot be read"):
+        load_model(folder)
+    (folder / "positions.json").unlink()
+    assert load_model(folder).config.rope_theta != 1e6

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from midspan.cache import DEFAULT
 from midspan.cli.generate import Bits, Decoder, decoding
 from midspan.errors import InputError
 
@@ -33,7 +34,7 @@ def register(app: typer.Typer) -> None:
 def lsp(
     model: Annotated[
         str, typer.Argument(metavar="[MODEL]", help="A name, a checkpoint's path or a run's folder.")
-    ] = ("smollm2-135m"),
+    ] = DEFAULT,
     server: Annotated[
         str | None,
         typer.Option(help="Ask a running `midspan serve` instead; its key is in MIDSPAN_API_KEY."),

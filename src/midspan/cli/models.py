@@ -39,10 +39,9 @@ def list_models(as_json: Json = False) -> None:
             "name": name,
             "about": model.about,
             "licence": model.licence,
-            "path": str(file) if file.is_file() else None,
+            "path": str(cache.model_file(name)) if cache.is_here(name) else None,
         }
-        for name, model in cache.REGISTRY.items()
-        for file in [cache.model_file(name)]
+        for name, model in {**cache.SHIPPED, **cache.REGISTRY}.items()
     ]
     if as_json:
         typer.echo(json.dumps(rows))

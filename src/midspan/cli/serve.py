@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from midspan.cache import DEFAULT
 from midspan.cli.generate import Bits, Decoder, decoding
 from midspan.errors import InputError
 
@@ -15,7 +16,7 @@ Examples:
 
   midspan serve runs/mine
 
-  midspan serve smollm2-135m --adapter ours=runs/mine/adapter --port 9000
+  midspan serve midspan-135m --adapter ours=runs/mine/adapter --port 9000
 
   midspan serve runs/mine --host 0.0.0.0 --api-key-file keys.txt --requests-per-minute 600
 
@@ -89,7 +90,7 @@ def serve(
         log="none" if quiet else "json",
     )
     served = named_models(
-        models or ["smollm2-135m"], name or [], adapter or [], upstream=upstream, **decoding(decoder, bits)
+        models or [DEFAULT], name or [], adapter or [], upstream=upstream, **decoding(decoder, bits)
     )
     console = Console(stderr=True, highlight=False)
 

@@ -9,14 +9,15 @@ pass, in the embedding or in the head.
 
 Files are PEFT's: `adapter_model.safetensors` and `adapter_config.json`, the rows as its
 `trainable_token_indices`. On a base without the sentinels, `resize_token_embeddings` comes first, as with any
-adapter that brings tokens.
+adapter that brings tokens. A third file, `positions.json`, says the rotary base, scaling and number of positions
+that it was trained with; Midspan sets them when it reads the adapter, other software is to be told.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
@@ -237,4 +238,11 @@ def save_adapter(model: Llama, config: LoraConfig, folder: Path, *, base: str) -
         "trainable_token_indices": indices,
         "inference_mode": True,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    at = model.config
+    positions = {
+        "rope_theta": at.rope_theta,
+        "max_positions": at.max_positions,
+        "rope_scaling": asdict(at.rope_scaling) if at.rope_scaling else None,
+    }
+    for name, values in (("adapter_config.json", settings), ("positions.json", positions)):
+        (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

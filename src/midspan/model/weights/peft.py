@@ -2,6 +2,7 @@
 
     W + alpha / rank · B A        for every projection that the adapter has, a tensor at a time
     rows of the vocabulary        replaced, and added behind the base's last one where the adapter brings tokens
+    positions.json                rotary base, scaling and number of positions, where the adapter says its own
 
 The base is what `base_model_name_or_path` names: a name of `midspan models list`, or a path, which is looked up
 beside the adapter too. Only LoRA as `midspan.model.lora` trains it is read; what would change the sum is refused.
@@ -21,10 +22,10 @@ from torch import Tensor
 
 from midspan.cache import resolve_model
 from midspan.errors import InputError
-from midspan.model.config import ModelConfig
+from midspan.model.config import ModelConfig, RopeScaling
 from midspan.model.weights.hf import EMBEDDING, HEAD, read_json
 
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, TENSORS, POSITIONS = "adapter_config.json", "adapter_model.safetensors", "positions.json"
 Opened = tuple[ModelConfig, Iterator[tuple[str, Tensor]]]
 _PREFIX, _ROWS = "base_model.model.", ".token_adapter.trainable_tokens_delta"
 
@@ -61,6 +62,7 @@ def read(folder: Path, open_base: Callable[[Path], Opened]) -> Opened:
         raise InputError(f"{folder / TENSORS} cannot be read ({error}); get the adapter again") from None
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in found.items()}
     config, of_base = open_base(base_of(folder))
+    config = _at_positions(config, folder)
     rows = _rows(settings, tensors, config, folder)
     size = max([config.vocab_size, *(max(ids) + 1 for ids, _ in rows.values())])
     left = {name.rpartition(".lora_")[0] for name in tensors if ".lora_" in name}
@@ -82,6 +84,19 @@ def read(folder: Path, open_base: Callable[[Path], Opened]) -> Opened:
             raise InputError(f"the adapter {folder} is for another base: this one has no {min(left)}")
 
     return replace(config, vocab_size=size), merged()
+
+
+def _at_positions(config: ModelConfig, folder: Path) -> ModelConfig:
+    """The base's shape with the adapter's own positions."""
+    if not (folder / POSITIONS).is_file():
+        return config
+    try:
+        values = dict(read_json(folder / POSITIONS))
+        if values.get("rope_scaling") is not None:
+            values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
+        return replace(config, **values)
+    except TypeError as error:
+        raise InputError(f"{folder / POSITIONS} cannot be read ({error}); get the adapter again") from None
 
 
 def _check(settings: dict[str, Any], folder: Path) -> None:
