@@ -34,6 +34,7 @@ def list_models(as_json: Json = False) -> None:
     """Show the models that have a name, and which of them are here."""
     from midspan import cache
 
+    models: dict[str, cache.ShippedAdapter | cache.NamedModel] = {**cache.SHIPPED, **cache.REGISTRY}
     rows = [
         {
             "name": name,
@@ -41,7 +42,7 @@ def list_models(as_json: Json = False) -> None:
             "licence": model.licence,
             "path": str(cache.model_file(name)) if cache.is_here(name) else None,
         }
-        for name, model in {**cache.SHIPPED, **cache.REGISTRY}.items()
+        for name, model in models.items()
     ]
     if as_json:
         typer.echo(json.dumps(rows))
