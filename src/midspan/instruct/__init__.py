@@ -7,7 +7,7 @@ from midspan.instruct.asking import Paid, open_asker
 from midspan.instruct.judging import Judge
 from midspan.instruct.questions import QuestionsConfig, ask_questions
 from midspan.instruct.solutions import SolutionsConfig, make_solutions
-from midspan.instruct.unit_tests import TestsConfig, make_tests
+from midspan.instruct.unit_tests import UnitTestsConfig, make_tests
 from midspan.instruct.workshop import Workshop
 from midspan.instruct.yields import Yield
 
@@ -16,7 +16,7 @@ __all__ = [
     "Paid",
     "QuestionsConfig",
     "SolutionsConfig",
-    "TestsConfig",
+    "UnitTestsConfig",
     "Workshop",
     "Yield",
     "ask_questions",

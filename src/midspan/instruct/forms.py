@@ -27,7 +27,7 @@ MOST_TESTS = 10
 
 
 @dataclass(frozen=True)
-class Tests:
+class UnitTests:
     """The tests of a question, each of them an assertion."""
 
     setup: str
@@ -57,7 +57,7 @@ class Form:
     """How a test is written, in words for a prompt."""
     example: tuple[str, tuple[str, ...], str]
     """A problem, its tests and a solution, which prompts show."""
-    read_tests: Callable[[str], Tests]
+    read_tests: Callable[[str], UnitTests]
     """Raises MalformedError."""
     read_solution: Callable[[str, str], str]
     """Code and the function's name → the code that is kept. Raises MalformedError."""
@@ -66,7 +66,7 @@ class Form:
     stubs: Callable[[str], tuple[str, ...]]
     """Programs of this name that solve nothing."""
 
-    def test(self, tests: Tests) -> str:
+    def test(self, tests: UnitTests) -> str:
         """The sandbox's test, of all tests."""
         return self.whole(tests.setup, tests.tests)
 
@@ -79,7 +79,7 @@ _UNFINISHED = re.compile(
 )
 
 
-def _python_tests(text: str) -> Tests:
+def _python_tests(text: str) -> UnitTests:
     setup, found, called = list[str](), list[str](), list[Counter[str]]()
     for node in _parsed(text).body:
         source = ast.get_source_segment(text, node) or ""
@@ -96,7 +96,7 @@ def _python_tests(text: str) -> Tests:
     return _tests("\n".join(setup), found, called)
 
 
-def _tests(setup: str, found: list[str], called: list[Counter[str]]) -> Tests:
+def _tests(setup: str, found: list[str], called: list[Counter[str]]) -> UnitTests:
     if len(found) < LEAST_TESTS:
         raise MalformedError("fewer than two different tests")
     imported = set(re.findall(r"\w+", setup))
@@ -105,7 +105,7 @@ def _tests(setup: str, found: list[str], called: list[Counter[str]]) -> Tests:
     if not ours:
         raise MalformedError("the tests call no function in common")
     entry = max(ours, key=lambda name: sum(each[name] for each in called))
-    return Tests(setup, found[:MOST_TESTS], entry)
+    return UnitTests(setup, found[:MOST_TESTS], entry)
 
 
 def _python_solution(code: str, entry: str) -> str:
@@ -166,7 +166,7 @@ PYTHON = Form(
 )
 
 
-def _lines(assertion: str, library: str) -> Callable[[str], Tests]:
+def _lines(assertion: str, library: str) -> Callable[[str], UnitTests]:
     """A reader of tests that stand on one line each.
 
     Args:
@@ -175,7 +175,7 @@ def _lines(assertion: str, library: str) -> Callable[[str], Tests]:
     """
     pattern, known = re.compile(assertion), frozenset(library.split())
 
-    def read(text: str) -> Tests:
+    def read(text: str) -> UnitTests:
         found, called = list[str](), list[Counter[str]]()
         for line in map(str.strip, text.splitlines()):
             if not line or line.startswith("//"):

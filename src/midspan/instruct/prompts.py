@@ -27,7 +27,7 @@ SUBJECTS = (
     *("recursion", "trees given as nested lists", "graphs given as edges", "shortest paths", "simulation"),
     *("dynamic programming", "greedy choices", "games on a board", "text layout", "encoding and decoding"),
     *("validation", "tables of prices", "coordinates and geometry", "units of measure", "schedules"),
-    *("statistics", "paths of files", "merging records", "undo and redo", "Roman and other numerals", "calendars"),
+    *("statistics", "paths of files", "merging records", "undo and redo", "Roman numerals", "calendars"),
 )
 _MOST_CHARACTERS, _FEWEST_CHARACTERS = 1200, 25
 _TAG = re.compile(r"\[/?[A-Z]{3,}\]")
@@ -37,9 +37,8 @@ def questions_prompt(form: Form, number: int, draws: Draws, code: str = "") -> t
     """The request for new questions, on subjects that are drawn or about a piece of the user's code."""
     rules = (
         f"Each asks for a single {form.title} function that needs nothing beyond the standard library, and says "
-        "what the function is given and what it returns. They are easy or of medium difficulty, no two of them are "
-        "alike, and each can be understood by itself. Number them from 1, put each on one line, and write nothing "
-        "else."
+        "what the function is given and what it returns. They are easy or of medium difficulty, no two are alike, "
+        "and each can be understood by itself. Number them from 1, put each on one line, and write nothing else."
     )
     if code:
         return conversation(

@@ -18,7 +18,7 @@ from midspan.engine.sample import SampleConfig
 from midspan.errors import InputError
 from midspan.fim import Draws
 from midspan.instruct.asking import Ask, Paid, answers
-from midspan.instruct.forms import MalformedError, Tests, form_of, solution_of
+from midspan.instruct.forms import MalformedError, UnitTests, form_of, solution_of
 from midspan.instruct.judging import OTHER_HASH_SEED, Judge, Name
 from midspan.instruct.mutants import mutants
 from midspan.instruct.prompts import solution_prompt
@@ -54,7 +54,7 @@ class _Case:
     """A question on its way."""
 
     row: Row
-    tests: Tests
+    tests: UnitTests
     shown: int
     answers: list[Row] = field(default_factory=list)
     kept: int | None = None
@@ -117,7 +117,7 @@ def _count(case: _Case, counts: Counter[str], found: Yield) -> None:
 
 
 def _case(row: Row, config: SolutionsConfig) -> _Case:
-    tests = Tests(row["setup"], row["tests"], row["entry"])
+    tests = UnitTests(row["setup"], row["tests"], row["entry"])
     shown = Draws(config.seed, 1, int(row["id"], 16)).below(len(tests.tests))
     return _Case(row, tests, shown)
 

@@ -12,7 +12,7 @@ from itertools import islice
 
 from midspan.engine.sample import SampleConfig
 from midspan.instruct.asking import Ask, Paid, answers
-from midspan.instruct.forms import Form, MalformedError, Tests, between, form_of
+from midspan.instruct.forms import Form, MalformedError, UnitTests, between, form_of
 from midspan.instruct.judging import Judge, Name
 from midspan.instruct.prompts import tests_prompt
 from midspan.instruct.questions import Progress, at_least_1, seeded
@@ -26,7 +26,7 @@ WINDOW = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestsConfig:
+class UnitTestsConfig:
     """How tests are asked for."""
 
     sample: SampleConfig = SAMPLE
@@ -40,7 +40,7 @@ class TestsConfig:
 
 
 def make_tests(
-    shop: Workshop, paid: Paid, judge: Judge, config: TestsConfig, progress: Progress = lambda *_: None
+    shop: Workshop, paid: Paid, judge: Judge, config: UnitTestsConfig, progress: Progress = lambda *_: None
 ) -> Yield:
     """Ask for the tests of every question and keep those that a stub fails.
 
@@ -70,10 +70,10 @@ def make_tests(
 
 
 def _of_window(
-    window: Sequence[Row], paid: Paid, judge: Judge, config: TestsConfig, found: Yield
-) -> list[Tests | None]:
+    window: Sequence[Row], paid: Paid, judge: Judge, config: UnitTestsConfig, found: Yield
+) -> list[UnitTests | None]:
     """The tests of each question, None where there are none of use."""
-    tested: list[Tests | None] = [None] * len(window)
+    tested: list[UnitTests | None] = [None] * len(window)
 
     def programs() -> Iterator[tuple[Name, Program]]:
         for answer in answers(paid, (_ask(row, config) for row in window), config.parallel):
@@ -102,7 +102,7 @@ def _of_window(
     return tested
 
 
-def _ask(row: Row, config: TestsConfig) -> Ask:
+def _ask(row: Row, config: UnitTestsConfig) -> Ask:
     return Ask(
         messages=tests_prompt(form_of(row["language"]), row["question"]),
         max_tokens=config.max_tokens,
@@ -110,7 +110,7 @@ def _ask(row: Row, config: TestsConfig) -> Ask:
     )
 
 
-def program(form: Form, source: str, tests: Tests, judge: Judge) -> Program:
+def program(form: Form, source: str, tests: UnitTests, judge: Judge) -> Program:
     """A solution and all tests, for the sandbox."""
     return Program(
         source=source,
