@@ -58,7 +58,7 @@ def read_questions(text: str) -> list[str]:
     """The items of a numbered list, each as one line; the last only if it was not cut off."""
     items: list[str] = []
     for line in text.splitlines():
-        if found := re.match(r"\s*(?:\*\*)?\d{1,3}(?:\*\*)?[.):]\s+(.*)", line):
+        if found := re.match(r"\s*(?:\*\*)?\d{1,3}[.):](?:\*\*)?\s+(.*)", line):
             items.append(found[1])
         elif items and line.strip():
             items[-1] += f" {line.strip()}"

@@ -20,6 +20,7 @@ from midspan.corpus import Corpus
 from midspan.corpus.decontaminate import Decontaminator, load_items
 from midspan.corpus.near_duplicates import band_keys, shingle_hashes, survivors
 from midspan.engine.sample import SampleConfig
+from midspan.engine.server import Server
 from midspan.errors import InputError
 from midspan.fim import Draws
 from midspan.instruct.asking import Ask, Paid, answers
@@ -64,6 +65,15 @@ def at_least_1(**options: int) -> None:
     for name, value in options.items():
         if value < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+
+
+def check_seeds(seeds: Path | None, endpoint: str | None, *, send_code: bool) -> None:
+    """InputError where a user's own code would leave the machine without a word of theirs."""
+    if seeds is not None and endpoint is not None and not send_code and not Server(endpoint).is_here:
+        raise InputError(
+            f"--seeds would send code of {seeds} to {endpoint}; give --send-code if that is meant, or ask a model "
+            "on this machine"
+        )
 
 
 def ask_questions(
