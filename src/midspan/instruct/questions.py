@@ -21,7 +21,7 @@ from midspan.corpus.decontaminate import Decontaminator, load_items
 from midspan.corpus.near_duplicates import band_keys, shingle_hashes, survivors
 from midspan.engine.sample import SampleConfig
 from midspan.engine.server import Server
-from midspan.errors import InputError
+from midspan.errors import InputError, WorkError
 from midspan.fim import Draws
 from midspan.instruct.asking import Ask, Paid, answers
 from midspan.instruct.forms import Form, form_of
@@ -83,17 +83,21 @@ def ask_questions(
 
     Raises:
         InputError: a language, corpus or benchmark that is not there.
-        WorkError: the model cannot answer.
+        WorkError: the model cannot answer, or refuses every request.
     """
     form, found = form_of(config.language), Yield(stage="questions")
     pieces = _pieces(config.seeds) if config.seeds is not None else []
     benchmarks = decontaminator(config.benchmarks)
     asks = _asks(form, config, pieces)
     lists: list[list[str]] = [[] for _ in asks]
+    num_refused = 0
     for done, answer in enumerate(answers(paid, asks, config.parallel), start=1):
         if answer.refused:
+            num_refused += 1
             found.dropped[f"refused: {answer.refused[:80]}"] += 1
         lists[answer.number] = [question for text in answer.texts for question in read_questions(text)]
+        if num_refused == len(asks):
+            raise WorkError(f"all {num_refused} requests were refused: {answer.refused}")
         progress(done, len(asks))
     read = [question for questions in lists for question in questions]
     rows = _fit(read, form, config, benchmarks, found)
