@@ -3,7 +3,8 @@
 It knows questions about adding a number, and answers each by a plan: tests that are good, weak, vacuous or
 malformed, and ten solutions, one letter each.
 
-    R right   W wrong   C crashes   H hangs   M malicious   X no tags   U unfinished   F flaky
+    R right   D right, each in other words   W wrong   C crashes   H hangs   M malicious   X no tags
+    U unfinished   F flaky
 
 It keeps a log of what was asked, so that a proof can say what was paid for.
 """
@@ -93,6 +94,7 @@ def solution(number: int, letter: str, place: int) -> str:
     right = f"def {name}(n):\n    return n + {number}"
     code = {
         "R": right,
+        "D": f"def {name}(n):\n    more = {place}\n    return n + {number} + more - {place}",
         "W": f"def {name}(n):\n    return n - {number} - {place}",
         "C": f"def {name}(n):\n    raise ValueError({place})",
         "H": f"def {name}(n):\n    while True:\n        n += {place}",
