@@ -51,12 +51,14 @@ def hash_of(text: str, seed: int) -> int:
 class Script:
     """What the endpoint says."""
 
-    questions: Callable[[int], list[str]]
+    questions: Callable[[int], list[str]] = lambda _: []
     """The number of a request for questions → what it gives."""
     tests: Callable[[int], str] = lambda _: "good"
     """The number in a question → good, weak, vacuous or malformed."""
     solutions: Callable[[int], str] = lambda _: "R" * 10
     """The number in a question → a letter for each solution."""
+    said: Callable[[str], str] | None = None
+    """In place of all that: the last message → the answer to it."""
     most_choices: int = 1000
     """Texts in one answer."""
     failures: list[int] = field(default_factory=list)
@@ -111,6 +113,8 @@ def solution(number: int, letter: str, place: int) -> str:
 def texts(script: Script, body: dict[str, Any], key: str) -> list[str]:
     """The answer to a request."""
     first, last = body["messages"][0]["content"], body["messages"][-1]["content"]
+    if script.said is not None:
+        return [script.said(last)]
     if "programming exercises" in first:
         with script.lock:
             number = script.batches.setdefault(key, len(script.batches))
