@@ -3,7 +3,7 @@
 import pytest
 
 from midspan.errors import InputError
-from midspan.instruct.forms import FORMS, PYTHON, MalformedError, between, form_of, solution_of
+from midspan.instruct.forms import FORMS, PYTHON, MalformedError, between, form_of, solution_of, unit_tests_of
 from midspan.instruct.mutants import mutants
 from midspan.instruct.prompts import read_questions
 from midspan.sandbox import Program, Sandbox
@@ -38,6 +38,16 @@ def test_an_example_passes_a_stub_fails_and_mutants_are_noticed(name: str) -> No
     assert verdicts[0].status == "passed", verdicts[0].reason
     assert "passed" not in [verdict.status for verdict in verdicts[1 : 1 + len(form.stubs("f"))]]
     assert "failed" in [verdict.status for verdict in verdicts[1 + len(form.stubs("f")) :]]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_prompts_own_tests_are_no_answer(name: str) -> None:
+    form = FORMS[name]
+    shown = "\n".join(form.example[1])
+    with pytest.raises(MalformedError, match="they are the example's"):
+        unit_tests_of(form, f"[TESTS]\n{shown}\n[/TESTS]")
+    other = shown.replace("drop_repeats", "keep_first").replace("dropRepeats", "keepFirst")
+    assert unit_tests_of(form, f"[TESTS]\n{other}\n[/TESTS]").entry in ("keep_first", "keepFirst")
 
 
 @pytest.mark.usefixtures("jail")

@@ -327,6 +327,14 @@ def form_of(name: str) -> Form:
     return FORMS[name]
 
 
+def unit_tests_of(form: Form, text: str) -> UnitTests:
+    """The tests that an answer holds; small models like to repeat the prompt's own. Raises MalformedError."""
+    tests = form.read_tests(between(text, "TESTS"))
+    if tests.entry == form.read_tests("\n".join(form.example[1])).entry:
+        raise MalformedError("they are the example's")
+    return tests
+
+
 def between(text: str, tag: str) -> str:
     """What stands between [TAG] and [/TAG], without a fence of Markdown round it. Raises MalformedError."""
     found = re.search(rf"\[{tag}\](.*?)\[/{tag}\]", text, re.DOTALL)

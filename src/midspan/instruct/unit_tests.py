@@ -12,7 +12,7 @@ from itertools import islice
 
 from midspan.engine.sample import SampleConfig
 from midspan.instruct.asking import Ask, Paid, answers
-from midspan.instruct.forms import Form, MalformedError, UnitTests, between, form_of
+from midspan.instruct.forms import Form, MalformedError, UnitTests, form_of, unit_tests_of
 from midspan.instruct.judging import Judge, Name
 from midspan.instruct.prompts import tests_prompt
 from midspan.instruct.questions import Progress, at_least_1, seeded
@@ -82,7 +82,7 @@ def _of_window(
                 found.dropped[f"refused: {answer.refused[:80]}"] += 1
                 continue
             try:
-                tests = form.read_tests(between(answer.texts[0], "TESTS"))
+                tests = unit_tests_of(form, answer.texts[0])
             except MalformedError as fault:
                 found.dropped[f"malformed: {fault}"] += 1
                 continue
