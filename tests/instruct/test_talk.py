@@ -65,6 +65,12 @@ def test_what_cannot_be_asked_changes_nothing(talk: Talk) -> None:
     assert talk.turns == before
 
 
+@pytest.mark.parametrize("max_tokens", [0, 256])
+def test_an_answer_has_room(max_tokens: int) -> None:
+    with pytest.raises(InputError, match=f"--max-tokens is {max_tokens}; .* lies between 1 and 255"):
+        Talk(Engine(MODEL, TOKENIZER), max_tokens=max_tokens)
+
+
 def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came(talk: Talk) -> None:
     pieces = talk.answer("x")
     first = next(pieces)
@@ -109,7 +115,7 @@ def test_conversations_are_saved_and_loaded(talk: Talk, tmp_path: Path) -> None:
     path = tmp_path / "talk.jsonl"
     talk.system, talk.turns = "s", [Message("user", "q"), Message("assistant", "ä")]
     talk.save(path)
-    other = Talk(talk.front)
+    other = Talk(talk.front, max_tokens=12)
     other.load(path)
     assert (other.system, other.turns) == ("s", talk.turns)
     path.write_text(json.dumps({"messages": []}))

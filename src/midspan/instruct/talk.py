@@ -48,6 +48,11 @@ class Talk:
     """Turns that the model is no longer shown."""
     _sandbox: Sandbox | None = None
 
+    def __post_init__(self) -> None:
+        most = self.front.max_positions - 1
+        if not 1 <= self.max_tokens <= most:
+            raise InputError(f"--max-tokens is {self.max_tokens}; for this model it lies between 1 and {most:,}")
+
     def answer(self, text: str) -> Iterator[str]:
         """Pieces of the answer to a new turn, which is remembered with what came of it, also if it is broken off.
 
