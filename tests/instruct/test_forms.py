@@ -3,9 +3,11 @@
 import pytest
 
 from midspan.errors import InputError
-from midspan.instruct.forms import FORMS, PYTHON, MalformedError, between, form_of, solution_of, unit_tests_of
+from midspan.instruct.form import MalformedError, between, solution_of, unit_tests_of
+from midspan.instruct.forms import FORMS, form_of
 from midspan.instruct.mutants import mutants
 from midspan.instruct.prompts import read_questions
+from midspan.instruct.python_form import PYTHON
 from midspan.sandbox import Program, Sandbox
 from midspan.sandbox.languages import require
 

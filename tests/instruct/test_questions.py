@@ -14,8 +14,8 @@ from midspan.errors import InputError
 from midspan.fim import Draws
 from midspan.instruct import Paid, QuestionsConfig, Workshop, Yield, ask_questions
 from midspan.instruct.asking import Endpoint, open_asker
-from midspan.instruct.forms import PYTHON
 from midspan.instruct.prompts import SUBJECTS, questions_prompt
+from midspan.instruct.python_form import PYTHON
 from midspan.instruct.questions import check_seeds
 from midspan.instruct.workshop import read_rows
 

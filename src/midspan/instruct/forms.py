@@ -1,169 +1,14 @@
-"""What tests and solutions look like in a language: how they are read, run and hollowed out.
-
-A test is one assertion on a line of its own that calls the function asked for. Python's are read by its own
-parser; the others by their lines, which is why a test that runs over several lines is refused there.
-
-    assertion   assert unique([1, 1]) == [1]       assert.deepStrictEqual(unique([1, 1]), [1]);
-    stub        def unique(*a, **k): return None   function unique(...a) { return undefined; }
-
-A stub has the function's name and solves nothing; tests that it passes are vacuous.
-"""
+"""The languages of questions. All but Python are read by their lines: a test over several lines is refused."""
 
 from __future__ import annotations
 
-import ast
-import builtins
 import re
-import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from midspan.errors import InputError
-
-LEAST_TESTS = 2
-"""One is shown to the model, at least one is not."""
-MOST_TESTS = 10
-
-
-@dataclass(frozen=True)
-class UnitTests:
-    """The tests of a question, each of them an assertion."""
-
-    setup: str
-    """Imports that they need."""
-    tests: list[str]
-    entry: str
-    """The function that all of them call."""
-
-
-class MalformedError(ValueError):
-    """What a model wrote is not what it was asked for; the message is a reason to count by."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """A language of questions."""
-
-    name: str
-    """The sandbox's."""
-    title: str
-    tag: str
-    """Solutions stand between [TAG] and [/TAG]."""
-    fence: str
-    """The language's name in Markdown."""
-    comment: str
-    assertion: str
-    """How a test is written, in words for a prompt."""
-    example: tuple[str, tuple[str, ...], str]
-    """A problem, its tests and a solution, which prompts show."""
-    read_tests: Callable[[str], UnitTests]
-    """Raises MalformedError."""
-    read_solution: Callable[[str, str], str]
-    """Code and the function's name → the code that is kept. Raises MalformedError."""
-    whole: Callable[[str, Sequence[str]], str]
-    """Setup and tests → the sandbox's test."""
-    stubs: Callable[[str], tuple[str, ...]]
-    """Programs of this name that solve nothing."""
-
-    def test(self, tests: UnitTests) -> str:
-        """The sandbox's test, of all tests."""
-        return self.whole(tests.setup, tests.tests)
-
-
-_PROBLEM = (
-    "Write a function that keeps the first of every run of equal neighbours in a list, and drops the others."
-)
-_UNFINISHED = re.compile(
-    r"\b(?:todo|fixme)\b|your code here|not[ _]?implemented|implementation here", re.IGNORECASE
-)
-
-
-def _python_tests(text: str) -> UnitTests:
-    setup, found, called = list[str](), list[str](), list[Counter[str]]()
-    for node in _parsed(text).body:
-        source = ast.get_source_segment(text, node) or ""
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            setup.append(source)
-        elif isinstance(node, ast.Assert):
-            if source not in found:
-                found.append(source)
-                calls = [n.func for n in ast.walk(node) if isinstance(n, ast.Call)]
-                names = [func.id for func in calls if isinstance(func, ast.Name)]
-                called.append(Counter(name for name in names if not hasattr(builtins, name)))
-        else:
-            raise MalformedError("a test is no assertion")
-    return _tests("\n".join(setup), found, called)
-
-
-def _tests(setup: str, found: list[str], called: list[Counter[str]]) -> UnitTests:
-    if len(found) < LEAST_TESTS:
-        raise MalformedError("fewer than two different tests")
-    imported = set(re.findall(r"\w+", setup))
-    common = set.intersection(*(set(names) for names in called)) - imported
-    ours = [name for name in called[0] if name in common]  # in order of appearance
-    if not ours:
-        raise MalformedError("the tests call no function in common")
-    entry = max(ours, key=lambda name: sum(each[name] for each in called))
-    return UnitTests(setup, found[:MOST_TESTS], entry)
-
-
-def _python_solution(code: str, entry: str) -> str:
-    """The code without what it does beside defining: its own tests, prints, and the part for scripts."""
-    lines = code.split("\n")
-    defined: set[str] = set()
-    for place, node in enumerate(_parsed(code).body):
-        is_docstring = place == 0 and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if isinstance(node, ast.Expr | ast.Assert | ast.If | ast.For | ast.While) and not is_docstring:
-            assert node.end_lineno is not None
-            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            defined.add(node.name)
-        elif isinstance(node, ast.Assign):
-            defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    if entry not in defined:
-        raise MalformedError("the function that the tests call is not defined")
-    tidy = re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).strip() + "\n"
-    _parsed(tidy)  # two statements on a line are not parted
-    return tidy
-
-
-def _parsed(text: str) -> ast.Module:
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise MalformedError("it is no Python") from None
-
-
-def _python_stubs(entry: str) -> tuple[str, ...]:
-    nothing = f"def {entry}(*args, **named):\n    return None\n"
-    same = f"def {entry}(*args, **named):\n    return args[0] if args else None\n"
-    return nothing, same
-
-
-PYTHON = Form(
-    name="python",
-    title="Python",
-    tag="PYTHON",
-    fence="python",
-    comment="#",
-    assertion="one `assert` that calls the function",
-    example=(
-        _PROBLEM,
-        (
-            "assert drop_repeats([1, 1, 2, 1]) == [1, 2, 1]",
-            "assert drop_repeats([]) == []",
-            "assert drop_repeats(['a', 'a', 'a']) == ['a']",
-        ),
-        "def drop_repeats(items):\n    kept = []\n    for item in items:\n"
-        "        if not kept or kept[-1] != item:\n            kept.append(item)\n    return kept",
-    ),
-    read_tests=_python_tests,
-    read_solution=_python_solution,
-    whole=lambda setup, tests: "\n".join([*([setup] if setup else []), *tests]) + "\n",
-    stubs=_python_stubs,
-)
+from midspan.instruct.form import Form, MalformedError, UnitTests, assembled
+from midspan.instruct.python_form import PROBLEM, PYTHON
 
 
 def _lines(assertion: str, library: str) -> Callable[[str], UnitTests]:
@@ -187,7 +32,7 @@ def _lines(assertion: str, library: str) -> Callable[[str], UnitTests]:
                 found.append(line)
                 names = re.findall(r"(?<![\w.:>])([A-Za-z_]\w*)\s*\(", match[1])
                 called.append(Counter(name for name in names if name not in known))
-        return _tests("", found, called)
+        return assembled("", found, called)
 
     return read
 
@@ -222,7 +67,7 @@ JAVASCRIPT = Form(
     comment="//",
     assertion="one call of `assert.deepStrictEqual` on one line, which calls the function",
     example=(
-        _PROBLEM,
+        PROBLEM,
         _JS_EXAMPLE,
         "function dropRepeats(items) {\n  return items.filter((item, i) => i === 0 || items[i - 1] !== item);\n}",
     ),
@@ -244,7 +89,7 @@ TYPESCRIPT = Form(
     comment="//",
     assertion=JAVASCRIPT.assertion,
     example=(
-        _PROBLEM,
+        PROBLEM,
         _JS_EXAMPLE,
         "function dropRepeats<T>(items: T[]): T[] {\n"
         "  return items.filter((item, i) => i === 0 || items[i - 1] !== item);\n}",
@@ -267,7 +112,7 @@ PHP = Form(
     comment="//",
     assertion="one call of `assert` on one line that compares by `===` what the function returns",
     example=(
-        _PROBLEM,
+        PROBLEM,
         (
             "assert(drop_repeats([1, 1, 2, 1]) === [1, 2, 1]);",
             "assert(drop_repeats([]) === []);",
@@ -296,7 +141,7 @@ CPP = Form(
     comment="//",
     assertion="one `assert` on one line, which calls the function with values of explicit types",
     example=(
-        _PROBLEM,
+        PROBLEM,
         (
             "assert(drop_repeats(std::vector<int>{1, 1, 2, 1}) == (std::vector<int>{1, 2, 1}));",
             "assert(drop_repeats(std::vector<int>{}) == (std::vector<int>{}));",
@@ -325,29 +170,3 @@ def form_of(name: str) -> Form:
     if name not in FORMS:
         raise InputError(f"questions cannot be asked in {name!r}; the languages are {', '.join(FORMS)}")
     return FORMS[name]
-
-
-def unit_tests_of(form: Form, text: str) -> UnitTests:
-    """The tests that an answer holds; small models like to repeat the prompt's own. Raises MalformedError."""
-    tests = form.read_tests(between(text, "TESTS"))
-    if tests.entry == form.read_tests("\n".join(form.example[1])).entry:
-        raise MalformedError("they are the example's")
-    return tests
-
-
-def between(text: str, tag: str) -> str:
-    """What stands between [TAG] and [/TAG], without a fence of Markdown round it. Raises MalformedError."""
-    found = re.search(rf"\[{tag}\](.*?)\[/{tag}\]", text, re.DOTALL)
-    if found is None:
-        raise MalformedError("no tags round it")
-    inner = found[1].strip("\n")
-    fenced = re.fullmatch(r"\s*```[\w+]*\n(.*?)\n?```\s*", inner, re.DOTALL)
-    return fenced[1] if fenced else inner
-
-
-def solution_of(form: Form, text: str, entry: str) -> str:
-    """The code that an answer holds. Raises MalformedError."""
-    code = between(text, form.tag)
-    if _UNFINISHED.search(code):
-        raise MalformedError("it is unfinished")
-    return form.read_solution(code, entry)

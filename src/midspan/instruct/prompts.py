@@ -14,7 +14,7 @@ import re
 
 from midspan.fim import Draws
 from midspan.instruct.asking import conversation
-from midspan.instruct.forms import Form
+from midspan.instruct.form import Form
 from midspan.tokenizer.chat import TAGS, Message
 
 NUM_TESTS = 5

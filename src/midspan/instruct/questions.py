@@ -24,7 +24,8 @@ from midspan.engine.server import Server
 from midspan.errors import InputError, WorkError
 from midspan.fim import Draws
 from midspan.instruct.asking import Ask, Paid, answers
-from midspan.instruct.forms import Form, form_of
+from midspan.instruct.form import Form
+from midspan.instruct.forms import form_of
 from midspan.instruct.prompts import question_fault, questions_prompt, read_questions
 from midspan.instruct.workshop import QUESTIONS, Row, Workshop
 from midspan.instruct.yields import ASKED, DIFFERENT, Yield

@@ -18,7 +18,8 @@ from midspan.engine.sample import SampleConfig
 from midspan.errors import InputError
 from midspan.fim import Draws
 from midspan.instruct.asking import Ask, Paid, answers
-from midspan.instruct.forms import MalformedError, UnitTests, form_of, solution_of
+from midspan.instruct.form import MalformedError, UnitTests, solution_of
+from midspan.instruct.forms import form_of
 from midspan.instruct.judging import OTHER_HASH_SEED, Judge, Name
 from midspan.instruct.mutants import mutants
 from midspan.instruct.prompts import solution_prompt

@@ -12,7 +12,8 @@ from itertools import islice
 
 from midspan.engine.sample import SampleConfig
 from midspan.instruct.asking import Ask, Paid, answers
-from midspan.instruct.forms import Form, MalformedError, UnitTests, form_of, unit_tests_of
+from midspan.instruct.form import Form, MalformedError, UnitTests, unit_tests_of
+from midspan.instruct.forms import form_of
 from midspan.instruct.judging import Judge, Name
 from midspan.instruct.prompts import tests_prompt
 from midspan.instruct.questions import Progress, at_least_1, seeded
