@@ -1,32 +1,33 @@
 """The stages as a user types them: on a planned endpoint, on a model that writes nonsense, on the embedded one."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from engine.tiny import tiny_model, tiny_tokenizer
 from instruct.scripted import Script, question, serving
 from midspan import cache
+from midspan.cli import app
+from midspan.errors import InputError, WorkError
 from midspan.instruct.workshop import read_rows
 from midspan.model.weights import write_hf
 from midspan.rows import Conversations
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "midspan", "instruct", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run(*arguments: object) -> str:
+    """What a command prints."""
+    result = CliRunner().invoke(app, ["instruct", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 def counts(*arguments: object) -> dict[str, Any]:
     """What a stage reports, by what was counted."""
-    done = run(*arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    return {row["what"]: row["count"] for row in json.loads(done.stdout)["rows"]}
+    return {row["what"]: row["count"] for row in json.loads(run(*arguments, "--json"))["rows"]}
 
 
 @pytest.mark.usefixtures("jail")
@@ -38,14 +39,13 @@ def test_from_questions_to_rows_of_training(tmp_path: Path) -> None:
     with serving(script) as url:
         asked = (work, "--endpoint", url)
         assert counts("questions", *asked, "--number", 4)["different and fit"] == 4
-        done = run("tests", *asked)
-        assert done.returncode == 0
-        assert "4 requests were sent, the answers of 0 were there" in done.stdout.replace("\n", " ")
+        said = run("tests", *asked)
+        assert "4 requests were sent, the answers of 0 were there" in said.replace("\n", " ")
         assert counts("solutions", *asked, "--number", 2)["kept"] == 2
     assert counts("build", work, "--safety", "--out", out, "--preferences", pairs)["self-instructed"] == 2
     assert len(list(read_rows(pairs))) == 2
     assert any("add_5" in message.content for _, messages in Conversations.open(out) for message in messages)
-    assert run("build", work, "--out", out).stdout.count("paper") == 1
+    assert run("build", work, "--out", out).count("paper") == 1
 
 
 def written(folder: Path, max_positions: int) -> str:
@@ -62,16 +62,15 @@ def test_a_model_that_writes_nonsense_yields_nothing_and_fails_nothing(tmp_path:
     assert (found["asked for"], found["different and fit"]) == (2, 0)
     assert counts("tests", work, *asked)["with tests that say something"] == 0
     assert counts("solutions", work, *asked)["kept"] == 0
-    nothing = run("build", work, "--out", tmp_path / "out")
-    assert (nothing.returncode, (tmp_path / "out").exists()) == (2, False)
-    assert "no conversation is left to write" in nothing.stderr
+    with pytest.raises(InputError, match="no conversation is left to write"):
+        run("build", work, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_that_is_too_small_to_ask_is_an_error(tmp_path: Path) -> None:
     asked = ("--model", written(tmp_path / "m", 64), "--decoder", "torch")
-    done = run("questions", tmp_path / "work", *asked, "--number", 2, "--per-request", 1)
-    assert done.returncode == 1
-    assert "all 2 requests were refused" in " ".join(done.stderr.split())
+    with pytest.raises(WorkError, match="all 2 requests were refused: a prompt of"):
+        run("questions", tmp_path / "work", *asked, "--number", 2, "--per-request", 1)
     assert not (tmp_path / "work" / "questions.jsonl").exists()
 
 
@@ -88,5 +87,4 @@ def test_the_embedded_model_asks_tests_and_solves(tmp_path: Path) -> None:
     assert solutions["questions with tests"] == tests["with tests that say something"]
     assert solutions["solutions"] == 2 * solutions["questions with tests"]
     assert solutions["kept"] <= solutions["questions with a solution"]
-    again = run("solutions", work, *asked, "--number", 2, "--json")
-    assert json.loads(again.stdout)["paid"] == 0
+    assert json.loads(run("solutions", work, *asked, "--number", 2, "--json"))["paid"] == 0

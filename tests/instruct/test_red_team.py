@@ -1,13 +1,13 @@
 """The red-team task on an endpoint that declines what it is told to decline: rates are as planted."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from instruct.scripted import Script, serving
+from midspan.cli import app
 from midspan.errors import InputError, WorkError
 from midspan.evaluate.tasks.red_team import pairs
 from midspan.instruct import Paid, RedTeamConfig, Workshop, measure_red_team, open_asker
@@ -80,9 +80,9 @@ def test_what_cannot_be_measured(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "midspan", "instruct", "red-team", str(tmp_path)]
     with serving(Script(said=said)) as url:
-        done = subprocess.run([*command, "--endpoint", url], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "90.0 %" in done.stdout
-    assert "false refusals" in done.stdout
+        command = ["instruct", "red-team", str(tmp_path), "--endpoint", url]
+        result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "90.0 %" in result.stdout
+    assert "false refusals" in result.stdout
