@@ -9,7 +9,15 @@ import typer
 
 from midspan.cli import app
 
+_STAGE = {
+    *("folder", "--model", "--endpoint", "--api-key-file", "--temperature", "--top-p", "--parallel", "--seed"),
+    *("--decoder", "--bits", "--json"),
+}
 SURFACE = {
+    "chat": {
+        *("model", "--system", "--load", "--max-tokens", "--temperature", "--top-p", "--seed"),
+        *("--decoder", "--bits"),
+    },
     "complete": {
         *("model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed"),
         *("--decoder", "--bits", "--json"),
@@ -38,6 +46,36 @@ SURFACE = {
         *("model", "place", "--layout", "--max-tokens", "--temperature", "--top-p", "--seed"),
         *("--decoder", "--bits", "--raw", "--json"),
     },
+    "instruct build": {
+        *("sources", "--out", "--preferences", "--safety", "--benchmarks", "--skip-bad", "--seed", "--json"),
+    },
+    "instruct questions": {
+        *_STAGE,
+        *(
+            "--number",
+            "--per-request",
+            "--language",
+            "--seeds",
+            "--send-code",
+            "--near-duplicates",
+            "--benchmarks",
+        ),
+    },
+    "instruct red-team": {
+        *(
+            "folder",
+            "--model",
+            "--endpoint",
+            "--api-key-file",
+            "--number",
+            "--system",
+            "--max-tokens",
+            "--parallel",
+        ),
+        *("--judge-model", "--judge-endpoint", "--judge-key-file", "--decoder", "--bits", "--json"),
+    },
+    "instruct solutions": {*_STAGE, "--number", "--mutants", "--max-tokens", "--workers", "--cpu-seconds"},
+    "instruct tests": {*_STAGE, "--max-tokens", "--workers", "--cpu-seconds"},
     "lsp": {"model", "--server", "--tcp", "--decoder", "--bits"},
     "models info": {"model", "--json"},
     "models list": {"--json"},
@@ -108,6 +146,9 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (["plan", "nowhere.toml"], "recipe nowhere.toml cannot be read"),
         (["plan", "recipes/code-llama/7b-code.toml", "--gpus", "8xA99"], "names no GPU that is known"),
         (["convert", "nowhere", "out.gguf", "--to", "gguf"], "nowhere"),
+        (["chat", "nowhere"], "nowhere"),
+        (["instruct", "questions", "x"], "give --model NAME_OR_PATH, or --endpoint http://HOST:PORT"),
+        (["instruct", "build"], "there is nothing to build from"),
         (["train"], "Missing argument"),
         (["run", "nowhere"], "nowhere holds no recipe"),
     ],

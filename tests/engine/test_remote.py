@@ -132,7 +132,7 @@ def llama_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str
         try:
             for _ in range(300):
                 try:
-                    if RemoteEngine(f"http://127.0.0.1:{port}", TOKENIZER)._get("/health") is not None:
+                    if RemoteEngine(f"http://127.0.0.1:{port}", TOKENIZER).server.get("/health") is not None:
                         break
                 except WorkError:
                     assert process.poll() is None, log.read_text()

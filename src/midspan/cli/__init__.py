@@ -14,10 +14,12 @@ import typer
 from midspan import __version__
 from midspan.cli import (
     annotate,
+    chat,
     convert,
     corpus,
     evaluate,
     generate,
+    instruct,
     lsp,
     models,
     plan,
@@ -39,10 +41,12 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(instruct.app, name="instruct")
 train.register(app)
 plan.register(app)
 run.register(app)
 generate.register(app)
+chat.register(app)
 annotate.register(app)
 evaluate.register(app)
 serve.register(app)

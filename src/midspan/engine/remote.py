@@ -17,16 +17,14 @@ from __future__ import annotations
 
 import codecs
 import http.client
-import json
-import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from midspan.engine.front import Front
 from midspan.engine.request import Completion, FinishReason, Handle, Reason, Request, Usage
+from midspan.engine.server import Server
 from midspan.errors import InputError, WorkError
 from midspan.fim.stops import Stopper, StopRules
 from midspan.tokenizer import Tokenizer
@@ -64,16 +62,13 @@ class RemoteEngine(Front):
             InputError: the URL or the kind is none.
             WorkError: the server does not answer.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"{url!r} is no address of a server; write http://HOST:PORT")
+        self.server = Server(url, api_key=api_key, timeout=timeout)
         if kind is not None and kind not in get_args(Kind):
             raise InputError(f"there is no kind of server {kind!r}; use {', '.join(get_args(Kind))}")
         super().__init__(tokenizer, max_positions=max_positions, speculate=False)
-        self.url = url.rstrip("/").removesuffix("/v1")
-        self._parts, self._key, self._timeout = urlsplit(self.url), api_key, timeout
+        self.url = self.server.url
         self.kind: Kind = kind or self._detect()
-        self.model = model if model is not None or self.kind == "llama.cpp" else self._first_model()
+        self.model = model if model is not None or self.kind == "llama.cpp" else self.server.first_model()
 
     def match(self, prompt: Sequence[int]) -> int:
         """See `Front.match`; other people's caches are not known."""
@@ -98,77 +93,9 @@ class RemoteEngine(Front):
 
     def _detect(self) -> Kind:
         """What the server is, by what only it answers."""
-        if self._get("/props") is not None:
+        if self.server.get("/props") is not None:
             return "llama.cpp"
-        return "vllm" if "version" in (self._get("/version") or {}) else "openai"
-
-    def _first_model(self) -> str:
-        data = (self._get("/v1/models") or {}).get("data") or []
-        if not data:
-            raise InputError(f"{self.url} names no model; give the name that it is served under")
-        return str(data[0]["id"])
-
-    def _get(self, path: str) -> dict[str, Any] | None:
-        connection, response = self.request("GET", path, None)
-        if response.status == 503:
-            connection.close()
-            raise WorkError(f"{self.url} is not ready yet (503); ask again in a moment")
-        try:
-            found = json.loads(response.read() or b"null") if response.status == 200 else None
-        except ValueError:
-            found = None
-        finally:
-            connection.close()
-        return found if isinstance(found, dict) else None
-
-    def request(
-        self, method: str, path: str, body: Mapping[str, Any] | None
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        """One HTTP request.
-
-        Raises:
-            WorkError: the server does not answer.
-        """
-        host, port = self._parts.hostname or "", self._parts.port
-        if self._parts.scheme == "https":
-            context = ssl.create_default_context()
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, port, timeout=self._timeout, context=context
-            )
-        else:
-            connection = http.client.HTTPConnection(host, port, timeout=self._timeout)
-        headers = {"Content-Type": "application/json"}
-        if self._key is not None:
-            headers["Authorization"] = f"Bearer {self._key}"
-        try:
-            connection.request(
-                method, self._parts.path + path, None if body is None else json.dumps(body), headers
-            )
-            return connection, connection.getresponse()
-        except OSError as error:
-            connection.close()
-            raise WorkError(f"{self.url} does not answer ({error}); start the server, or name another") from None
-
-    def events(
-        self, path: str, body: Mapping[str, Any]
-    ) -> tuple[http.client.HTTPConnection, Iterator[dict[str, Any]]]:
-        """Send a request and read the events of its answer.
-
-        Raises:
-            WorkError: the server does not answer, or refuses; with its own words.
-        """
-        connection, response = self.request("POST", path, body)
-        if response.status != 200:
-            said = response.read(2000).decode(errors="replace")
-            connection.close()
-            try:
-                error = json.loads(said)
-                error = error.get("error", error)
-                said = str(error.get("message", error) if isinstance(error, dict) else error)
-            except (ValueError, AttributeError):
-                pass
-            raise WorkError(f"{self.url} refuses the request ({response.status}: {' '.join(said.split())[:300]})")
-        return connection, _server_sent(response)
+        return "vllm" if "version" in (self.server.get("/version") or {}) else "openai"
 
 
 class _Stream:
@@ -189,7 +116,7 @@ class _Stream:
             prompt += engine.healer.spell(owed)
             self._to_skip = 0
         path, body = self._body(prompt, left)
-        self._connection, self._events = engine.events(path, body)
+        self._connection, self._events = engine.server.events(path, body)
 
     def close(self) -> None:
         """End the request: servers stop when nobody listens."""
@@ -334,7 +261,7 @@ class _Stream:
                 body["allowed_token_ids"] = allowed
             else:
                 body["logit_bias"] = dict.fromkeys(map(str, allowed), 100)
-            connection, events = engine.events(path, body)
+            connection, events = engine.server.events(path, body)
             text = "".join(choice.get("text") or "" for event in events for choice in event.get("choices") or [])
             connection.close()
             token_id = next((i for i in allowed if engine.tokenizer.piece_bytes(i) == text.encode()), None)
@@ -344,16 +271,6 @@ class _Stream:
             data = engine.tokenizer.piece_bytes(token_id)
             new, owed = data[len(owed) :], owed[len(data) :]
         return prompt, new.decode(errors="replace")
-
-
-def _server_sent(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """The JSON of each event of a stream."""
-    while line := response.readline():
-        name, _, data = line.decode(errors="replace").strip().partition(":")
-        if name == "data" and data.strip() and data.strip() != "[DONE]":
-            yield json.loads(data)
-        elif name == "error":
-            yield {"error": data.strip()}
 
 
 def _is_text(data: bytes) -> bool:

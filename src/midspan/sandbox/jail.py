@@ -81,7 +81,7 @@ def packages() -> tuple[str, ...]:
     return tuple(str(path) for path in (folder, folder.with_name("numpy.libs")) if path.is_dir())
 
 
-def arguments(binds: dict[str, str], *, seccomp_fd: int | None) -> list[str]:
+def arguments(binds: dict[str, str], *, seccomp_fd: int | None, hash_seed: int) -> list[str]:
     """The command line of a jail whose first process is a zygote on standard input and output."""
     args = [bwrap(), "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--hostname", "jail"]
     args += ["--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL", "--clearenv"]
@@ -110,7 +110,7 @@ def arguments(binds: dict[str, str], *, seccomp_fd: int | None) -> list[str]:
         "HOME": "/tmp/box",
         "TMPDIR": "/tmp/box",
         "LANG": "C.UTF-8",
-        "PYTHONHASHSEED": "0",
+        "PYTHONHASHSEED": str(hash_seed),
         "PYTHONPATH": "/opt/judge/packages",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
@@ -194,14 +194,14 @@ class Jail:
 
     _made = 0
 
-    def __init__(self, *, binds: dict[str, str], memory_bytes: int) -> None:
+    def __init__(self, *, binds: dict[str, str], memory_bytes: int, hash_seed: int = 0) -> None:
         Jail._made += 1
         self.cgroup = Cgroup.make(f"midspan-{os.getpid()}-{Jail._made}", memory_bytes + (512 << 20))
         filter_fd = _filter_file() if seccomp.is_supported() else None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
         try:
             self.process = subprocess.Popen(
-                self.cgroup.wrap(arguments(binds, seccomp_fd=filter_fd)),
+                self.cgroup.wrap(arguments(binds, seccomp_fd=filter_fd, hash_seed=hash_seed)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,

@@ -30,17 +30,22 @@ class Sandbox:
         workers: jails at a time; one per usable core if None.
         mode: `strict` judges Python functions with their tests in another process; other programs are judged in
             `compat`, and each verdict says which it was.
+        hash_seed: of the interpreters in the jails, 0 to 2^32 - 1: what depends on the order of sets of strings
+            changes with it.
 
     Raises:
         InputError: a language that is unknown or whose tools are missing; no jail can be made.
     """
 
-    def __init__(self, workers: int | None = None, mode: Mode = "compat") -> None:
+    def __init__(self, workers: int | None = None, mode: Mode = "compat", *, hash_seed: int = 0) -> None:
         if workers is not None and workers < 1:
             raise InputError(f"{workers} workers judge nothing; ask for 1 or more")
         if mode not in ("compat", "strict"):
             raise InputError(f"{mode!r} is no mode of the sandbox; choose compat or strict")
+        if not 0 <= hash_seed < 2**32:
+            raise InputError(f"hash_seed is {hash_seed}; it lies between 0 and 2^32 - 1")
         self.mode: Mode = mode
+        self._hash_seed = hash_seed
         self.workers = workers or len(os.sched_getaffinity(0))
         self._jails: list[Jail | None] = [None] * self.workers
         self._used: set[str] = set()
@@ -133,7 +138,7 @@ class Sandbox:
                 thread.join()
 
     def _open_jail(self) -> Jail:
-        return Jail(binds=languages.binds(), memory_bytes=_MEMORY_BYTES)
+        return Jail(binds=languages.binds(), memory_bytes=_MEMORY_BYTES, hash_seed=self._hash_seed)
 
     def _judge(self, place: int, program: Program) -> Verdict:
         """Ask a worker's jail; after trouble that is not the program's, ask a fresh one, once."""

@@ -214,7 +214,9 @@ def run_whole(program: dict[str, Any], record: int, token: str) -> None:
             sys.stdout.flush()
             import traceback
 
-            traceback.print_exc(limit=-8)
+            if not isinstance(error, SystemExit):
+                own = error.__traceback__.tb_next if error.__traceback__ else None
+                traceback.print_exception(error.with_traceback(own), limit=-8)
         except BaseException:
             pass
     try:
