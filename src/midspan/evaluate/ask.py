@@ -1,8 +1,8 @@
 """Questions → answers, by any model that the engine's front stands for: one here, or a server elsewhere.
 
 A few more requests than a batch holds are under way at a time. The samples of one question follow each other, so
-that its prompt is read once. What a sample says depends on the seed, its prompt and its number alone: an evaluation
-that goes on after a kill gives the answers that it would have given.
+that its prompt is read once. What a sample says depends on the seed, its prompt and its number alone: after a kill
+the same answers come that would have come.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class _UnderWay:
     begun: float
 
 
-def ask(model: Front, asked: Iterable[Asked], decoding: Decoding, *, ahead: int = 48) -> Iterator[Answer]:
-    """Answers in about the order of the questions.
+class Asking:
+    """Answers to questions, in about their order; another thread may break it off.
 
     Args:
         model: who is asked.
@@ -57,28 +57,42 @@ def ask(model: Front, asked: Iterable[Asked], decoding: Decoding, *, ahead: int 
         InputError: a question cannot be put to this model.
         WorkError: a server does not answer.
     """
-    under_way: deque[_UnderWay] = deque()
-    try:
-        for one in asked:
-            while sum(len(each.handles) for each in under_way) >= ahead:
-                yield from _finished(under_way)
-            requests = requests_for(model, one, decoding)
-            under_way.append(_UnderWay(one, [model.submit(request) for request in requests], time.monotonic()))
-        while under_way:
-            yield from _finished(under_way)
-    finally:
-        for each in under_way:
+
+    def __init__(self, model: Front, asked: Iterable[Asked], decoding: Decoding, *, ahead: int = 48) -> None:
+        self._model, self._asked, self._decoding, self._ahead = model, asked, decoding, ahead
+        self._under_way: deque[_UnderWay] = deque()
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Ask no more, and let what is under way end."""
+        self._cancelled = True
+        for each in list(self._under_way):
             for handle in each.handles:
                 handle.cancel()
 
+    def __iter__(self) -> Iterator[Answer]:
+        try:
+            for one in self._asked:
+                while sum(len(each.handles) for each in self._under_way) >= self._ahead:
+                    yield from self._finished()
+                if self._cancelled:
+                    return
+                requests = requests_for(self._model, one, self._decoding)
+                handles = [self._model.submit(request) for request in requests]
+                self._under_way.append(_UnderWay(one, handles, time.monotonic()))
+            while self._under_way:
+                yield from self._finished()
+        finally:
+            self.cancel()
 
-def _finished(under_way: deque[_UnderWay]) -> Iterator[Answer]:
-    """Wait for the oldest, then hand out whatever is done."""
-    for handle in under_way[0].handles:
-        handle.result()
-    for each in [each for each in under_way if all(handle.done for handle in each.handles)]:
-        under_way.remove(each)
-        yield _answer(each)
+    def _finished(self) -> Iterator[Answer]:
+        """Wait for the oldest, then hand out whatever is done; nothing of what was broken off."""
+        for handle in self._under_way[0].handles:
+            handle.result()
+        for each in [each for each in self._under_way if all(handle.done for handle in each.handles)]:
+            self._under_way.remove(each)
+            if not self._cancelled:
+                yield _answer(each)
 
 
 def _answer(done: _UnderWay) -> Answer:
@@ -142,11 +156,11 @@ def requests_for(model: Front, asked: Asked, decoding: Decoding) -> list[Request
         case Reading(ids=ids):
             return [_scored(list(ids), 1, options)]
         case Choices(context=context, choices=choices):
-            prompt = bos_of(tokenizer) + tokenizer.encode(context)
+            shared = bos_of(tokenizer) + tokenizer.encode(context)
             found = []
             for choice in choices:
-                ids = tokenizer.encode(choice, leading_space=False)
-                found.append(_scored([*prompt, *ids], len(prompt), options))
+                choice_ids = tokenizer.encode(choice, leading_space=False)
+                found.append(_scored([*shared, *choice_ids], len(shared), options))
             return found
     raise AssertionError(question.prompt)
 

@@ -3,8 +3,8 @@
     midspan eval … --data DIR      DIR/humaneval/HumanEval.jsonl.gz, or DIR/HumanEval.jsonl.gz
     midspan eval … --data hub      openai/openai_humaneval of the Hugging Face hub, fetched into its own cache
 
-Where DIR holds `SHA256SUMS` (as `sha256sum` writes it), every file that is read has to agree with it. Upstream's own
-hashes are known for many files, so a result can say whether it is of the data that everybody has.
+Where DIR holds `SHA256SUMS` (as `sha256sum` writes it), every file that is read has to agree with it. Upstream's
+own hashes are known for many files, so a result can say whether it is of the data that everybody has.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Data:
         self._hub = where == HUB
         self._folder = None if where is None or self._hub else Path(where)
         if self._folder is not None and not self._folder.is_dir():
-            raise InputError(f"--data is {str(where)!r}, which is no folder; name the folder of the benchmark files")
+            raise InputError(
+                f"--data is {str(where)!r}, which is no folder; name the folder of the benchmark files"
+            )
         self._sums = _sums(self._folder)
         self.used: dict[str, dict[str, Any]] = {}
         """Name of a file → its hash, whether that is upstream's, and where it is from."""
@@ -88,9 +90,9 @@ class Data:
         except (ValueError, KeyError, OSError, EOFError) as error:
             raise InputError(f"{path} cannot be read ({error}); fetch it again from {source.origin}") from error
 
-    def note(self, source: Source, path: Path, content: bytes) -> None:
-        """Remember what was read of a folder's files."""
-        self._note(source, path, content)
+    def took(self, name: str, digest: str, origin: str = "") -> None:
+        """Remember what else was read: a corpus, a folder of sources."""
+        self.used[name] = {"file": name, "sha256": digest, "upstream": None, "origin": origin}
 
     def _note(self, source: Source, path: Path, content: bytes) -> None:
         digest = hashlib.sha256(content).hexdigest()
@@ -131,7 +133,11 @@ def _rows(name: str, data: bytes) -> list[dict[str, Any]]:
         found = json.loads(text)
         if isinstance(found, list):
             return found
-        return [{"group": group, "name": key, "values": values} for group, each in found.items() for key, values in each.items()]
+        return [
+            {"group": group, "name": key, "values": values}
+            for group, each in found.items()
+            for key, values in each.items()
+        ]
     return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
@@ -139,7 +145,9 @@ def _from_hub(source: Source) -> Path:
     """The file of the hub that has the same rows; this and nothing else is fetched."""
     repository, pattern = source.hub
     if not repository:
-        raise InputError(f"{source.file} is not on the hub; get it from {source.origin} and name its folder with --data DIR")
+        raise InputError(
+            f"{source.file} is not on the hub; get it from {source.origin} and name its folder with --data DIR"
+        )
     try:
         import huggingface_hub
     except ImportError:
@@ -152,4 +160,6 @@ def _from_hub(source: Source) -> Path:
         return Path(huggingface_hub.hf_hub_download(repository, found[0], repo_type="dataset"))
     except (OSError, huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.HFValidationError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{repository} cannot be fetched from the hub ({said}); name a folder with --data DIR") from None
+        raise InputError(
+            f"{repository} cannot be fetched from the hub ({said}); name a folder with --data DIR"
+        ) from None

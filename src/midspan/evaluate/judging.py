@@ -11,17 +11,16 @@ A sample is one line of samples.jsonl, and says all there is to say of it:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import xxhash
 
+from midspan.evaluate.judges import Judge
 from midspan.evaluate.task import Answer, Evidence, Question, Task
 from midspan.sandbox import Program, Sandbox, Verdict
 
-Judge = Callable[[Sequence[str]], list[float]]
-"""Texts → how much each is what it judges, 0 to 1."""
 Pair = tuple[Question, Answer]
 _WORST = ("error", "timeout", "failed", "passed")
 MOST_SHOWN = 4

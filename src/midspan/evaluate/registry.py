@@ -10,7 +10,7 @@ from typing import Any
 from midspan.errors import InputError
 from midspan.evaluate.data import Data, Source
 from midspan.evaluate.task import Task
-from midspan.evaluate.tasks import humaneval, infilling, mbpp, santacoder
+from midspan.evaluate.tasks import heldout, humaneval, infilling, mbpp, santacoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,10 @@ class Entry:
     """The files that a variant reads."""
     takes: tuple[str, ...] = ()
     """Names of settings."""
+    needs: tuple[str, ...] = ()
+    """Those that it cannot do without."""
+    infills: bool = False
+    """Whether the model must have sentinels."""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -43,11 +47,20 @@ def _entries() -> dict[str, Entry]:
             about="500 small Python tasks from a sentence and three tests",
             sources=lambda variant: (mbpp.SANITIZED if variant == "sanitized" else mbpp.SOURCE,),
         ),
+        "heldout": Entry(
+            make=heldout.HeldOut,
+            variants=heldout.VARIANTS,
+            about="holes in files of a corpus that training never saw, beside the base",
+            takes=("corpus", "vocabulary", "per_kind", "window"),
+            needs=("corpus",),
+            infills=True,
+        ),
         "santacoder-fim": Entry(
             make=santacoder.SantaCoder,
             variants=santacoder.VARIANTS,
             about="one line of a solution in Python, Java, JavaScript; exact match",
             sources=lambda variant: (santacoder.SOURCE,),
+            infills=True,
         ),
     }
     for kind, source in infilling.SOURCES.items():
@@ -57,6 +70,7 @@ def _entries() -> dict[str, Entry]:
             about=f"HumanEval's solutions with a hole: {kind.replace('-', ' ')}",
             sources=lambda variant, source=source: (source,),  # type: ignore[misc]
             options={"kind": kind},
+            infills=True,
         )
     return dict(sorted(found.items()))
 

@@ -3,7 +3,8 @@
     {"row": "humaneval pass@1", "task": "humaneval", "variant": "official", "group": "", "metric": "pass@1",
      "temperature": 0.0, "unit": "%", "better": "higher", "n": 164, "samples": 164,
      "ours": 34.0, "interval": [22.4, 47.8],
-     "before": 4.0, "before_interval": [1.1, 13.5], "difference": 30.0, "difference_interval": [18.0, 42.0], "p": 0.001}
+     "before": 4.0, "before_interval": [1.1, 13.5],
+     "difference": 30.0, "difference_interval": [18.0, 42.0], "p": 0.001, "test": "McNemar, exact"}
 
 Shares of one sample a question have Wilson's interval, everything else a bootstrap over questions (over `cluster`
 where several questions stand on one document). A difference is taken question by question before it is drawn.
@@ -94,7 +95,9 @@ def task_rows(
     return found
 
 
-def _each(metrics: Sequence[Metric], samples: Sequence[Sample], ks: Sequence[int]) -> list[tuple[str, Metric, int]]:
+def _each(
+    metrics: Sequence[Metric], samples: Sequence[Sample], ks: Sequence[int]
+) -> list[tuple[str, Metric, int]]:
     """(name, metric, k) of every row of a group."""
     counts: dict[str, int] = {}
     for sample in samples:
@@ -177,7 +180,7 @@ def difference(ours: Observed, before: Observed) -> dict[str, Any]:
 
 
 def mcnemar(only_ours: int, only_theirs: int) -> float:
-    """How likely is a split at least as uneven of the questions that one model alone gets right (exact, two-sided)."""
+    """How likely is a split at least as uneven of the questions that one alone gets right; exact, two-sided."""
     number = only_ours + only_theirs
     fewer = min(only_ours, only_theirs)
     if number == 0:

@@ -1,7 +1,7 @@
 """What a benchmark is: questions for a model, what is run of its answers, and which scores come of that.
 
     Task.questions(model) ──► Question ──ask──► Answer ──┬── programs ──sandbox──► verdicts ─┐
-                              prompt, stops, row         ├── texts ───judges────► opinions ──┼──► scores ──► Metrics
+                              prompt, stops, row         ├── texts ─────judges───► opinions ─┼─► scores ─► Metrics
                                                          └───────────────────────────────────┘
 
 A question carries the data's own row, so that its answers can be scored again without the model and the data.
@@ -71,6 +71,11 @@ class Reading:
     ids: tuple[int, ...]
 
 
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists in their place."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
 Prompt = Text | Hole | Chat | Choices | Ids | Reading
 _KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in (Text, Hole, Chat, Choices, Ids, Reading)}
 
@@ -99,8 +104,7 @@ class Question:
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Question:
         """What `to_json` gave."""
-        prompt = {k: tuple(v) if isinstance(v, list) else v for k, v in values["prompt"].items()}
-        stops = {k: tuple(v) if isinstance(v, list) else v for k, v in values["stops"].items()}
+        prompt, stops = (_tuples(values[name]) for name in ("prompt", "stops"))
         rest = {name: values[name] for name in ("id", "row", "cluster", "max_tokens")}
         made: Prompt = _KINDS[prompt.pop("kind")](**prompt)
         return Question(prompt=made, stops=StopRules(**stops), groups=tuple(values["groups"]), **rest)

@@ -25,12 +25,19 @@ from midspan.sandbox import Program
 VARIANTS = ("psm", "spm", "psm-healed", "spm-healed")
 _ORIGIN = "github.com/openai/human-eval-infilling"
 SOURCES = {
-    kind: Source(file=f"humaneval_infilling/HumanEval-{name}Infilling{light}.jsonl.gz", origin=_ORIGIN, sha256=digest)
+    kind: Source(
+        file=f"humaneval_infilling/HumanEval-{name}Infilling{light}.jsonl.gz", origin=_ORIGIN, sha256=digest
+    )
     for kind, name, light, digest in (
         ("single-line", "SingleLine", "", "1277073e7ddce163ef68598c2bca777f688a53df99422f097e37362090f88e1f"),
         ("multi-line", "MultiLine", "", "2f341612eee1d35da1357a4f365e0c0b3ba6e2b62eb491e88aaefa4855af0349"),
         ("random-span", "RandomSpan", "", "b4f330d8a8ff97bf85d9def497dffcae4d741e506449386a877236e422e33e8d"),
-        ("random-span-light", "RandomSpan", "Light", "1432250ecac0cb56e6f97f8faf0970419ef892a98fda7e1f5aa4c4b87209b760"),
+        (
+            "random-span-light",
+            "RandomSpan",
+            "Light",
+            "1432250ecac0cb56e6f97f8faf0970419ef892a98fda7e1f5aa4c4b87209b760",
+        ),
     )
 }
 

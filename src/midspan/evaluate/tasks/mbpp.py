@@ -1,4 +1,4 @@
-"""MBPP (Austin et al. 2021): small Python tasks from a sentence and three tests; numbers 11 to 510 are the test set.
+"""MBPP (Austin et al. 2021): small Python tasks from a sentence and three tests; 11 to 510 are the test set.
 
     paper-3shot    tasks 2, 3 and 4 with their solutions first, answers between [BEGIN] and [DONE]: as Code Llama
     incoder-0shot  a docstring with the sentence and one test: InCoder's, and bigcode's harness
@@ -57,6 +57,7 @@ class Mbpp(Executed):
         by_number = {int(row["task_id"]): row for row in rows}
         shots = "".join(_shot(by_number[number]) for number in SHOTS if number in by_number)
         found = []
+        stops: tuple[str, ...]
         for number in TEST:
             if (row := by_number.get(number)) is None:
                 continue
@@ -68,9 +69,7 @@ class Mbpp(Executed):
                     prompt, stops = Chat(message=_asked(row)), ("[/PYTHON]",)
                 case _:
                     prompt, stops = Text(text=f"{shots}{_opening(row)}[BEGIN]\n"), ("[DONE]",)
-            found.append(
-                Question(id=f"MBPP/{number}", prompt=prompt, row=row, stops=StopRules(strings=stops))
-            )
+            found.append(Question(id=f"MBPP/{number}", prompt=prompt, row=row, stops=StopRules(strings=stops)))
         return found
 
     def programs(self, question: Question, answer: Answer) -> list[Program]:
@@ -107,6 +106,5 @@ def _shot(row: Mapping[str, Any]) -> str:
 
 
 def _asked(row: Mapping[str, Any]) -> str:
-    return (
-        f"{_opening(row)}Begin your answer with [PYTHON] and end it with [/PYTHON]; between them write the code alone."
-    )
+    marks = "Begin your answer with [PYTHON] and end it with [/PYTHON]; between them write the code alone."
+    return f"{_opening(row)}{marks}"
