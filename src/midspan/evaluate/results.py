@@ -31,7 +31,7 @@ TASKS, BASE = "tasks", "tasks-base"
 _PACKAGES = ("torch", "numpy", "tokenizers", "rapidfuzz", "sacrebleu", "vaderSentiment", "sacremoses")
 
 
-def write_results(out: Path, name: str) -> dict[str, Any]:
+def write_results(out: Path) -> dict[str, Any]:
     """Make results.json of a folder's tasks, in the order of their names, and return it."""
     summaries: list[dict[str, Any]] = []
     for path in sorted((out / TASKS).glob(f"*/{SUMMARY}")):
@@ -40,7 +40,7 @@ def write_results(out: Path, name: str) -> dict[str, Any]:
     rows = [row for summary in summaries for row in summary.pop("rows")]
     latest: dict[str, Any] = max(summaries, key=lambda summary: str(summary["date"]), default={})
     results = {
-        "name": name,
+        "name": Path((latest.get("model") or {}).get("model", out.name)).name,
         **{key: latest.get(key) for key in ("commit", "date", "hardware", "threads", "model", "before_model")},
         "seconds": round(sum(summary["seconds"] for summary in summaries), 1),
         "tasks": summaries,

@@ -47,7 +47,8 @@ class Observed:
     @property
     def interval(self) -> tuple[float, float]:
         """Of 95 %."""
-        if self.single:
+        alike = self.metric.kind in ("share", "pass") and set(self.above) in ({0.0}, {1.0})
+        if self.single or alike:  # of questions that are all alike a bootstrap would draw no other score
             low, high = wilson(round(sum(self.above)), len(self.above))
         else:
             low, high = bootstrap(self.above, self.below, numbered(self.clusters))

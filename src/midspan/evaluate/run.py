@@ -129,7 +129,7 @@ class Evaluation:
                 del base  # its weights are not needed beside the model's
             for named, task in made.items():
                 self._measure("model", subject, named, task, data, sandbox, judges, progress)
-        found = results.write_results(self.out, f"evaluation of {self.model}")
+        found = results.write_results(self.out)
         write_report(self.out)
         return found
 
@@ -259,7 +259,7 @@ def rescore(
                 "scored_again": results.circumstances(),
             }
             write_summary(out, side, named, {**old, **now}, ks or old.get("ks", ()), task.metrics, task.averages)
-    summary = results.write_results(out, "evaluation, scored again")
+    summary = results.write_results(out)
     write_report(out)
     return summary
 

@@ -34,6 +34,8 @@ class Table:
     title: str
     note: str
     columns: list[str]
+    digits: list[int]
+    """Decimals of each column, as the paper has them."""
     rows: list[tuple[str, bool, list[Cell]]]
     """Name, whether it is ours, and cells."""
 
@@ -63,6 +65,9 @@ def paper_tables(measured: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) ->
                 title=table["title"],
                 note=table["note"],
                 columns=[column["title"] for column in table["columns"]],
+                digits=[
+                    _digits([row[1 + place] for row in table["rows"]]) for place in range(len(table["columns"]))
+                ],
                 rows=[*ours, *theirs],
             )
         )
@@ -94,11 +99,13 @@ def _cell(row: Mapping[str, Any]) -> Cell:
     return Cell(value=row["ours"], interval=(low, high), said=said)
 
 
-def shown(value: float | None) -> str:
-    """A figure with the digits of the paper's tables."""
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if abs(value) < 1 and value != 0 else f"{value:.1f}"
+def _digits(values: Sequence[float | None]) -> int:
+    return max(len(str(value).partition(".")[2]) for value in [0.1, *(v for v in values if v is not None)])
+
+
+def shown(value: float | None, digits: int) -> str:
+    """A figure, or a dash."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def as_html(table: Table) -> str:
@@ -107,12 +114,12 @@ def as_html(table: Table) -> str:
     body = []
     for name, ours, cells in table.rows:
         columns = []
-        for title, cell in zip(table.columns, cells, strict=True):
+        for title, digits, cell in zip(table.columns, table.digits, cells, strict=True):
             small = ""
             if cell.interval is not None:
-                low, high = map(shown, cell.interval)
+                low, high = (shown(end, digits) for end in cell.interval)
                 small = f"<small>{low} to {high}<br>{escape(cell.said)}</small>"
-            columns.append(f'<td data-name="{escape(title)}">{shown(cell.value)}{small}</td>')
+            columns.append(f'<td data-name="{escape(title)}">{shown(cell.value, digits)}{small}</td>')
         style = ' class="ours"' if ours else ""
         body.append(f"<tr{style}><td>{escape(name)}</td>{''.join(columns)}</tr>")
     return (
@@ -130,12 +137,10 @@ def as_markdown(table: Table) -> str:
     for name, ours, cells in table.rows:
         bold = "**" if ours else ""
         figures = []
-        for cell in cells:
-            ends = f" [{shown(cell.interval[0])}, {shown(cell.interval[1])}]" if cell.interval else ""
-            figures.append(
-                f"{bold if cell.value is not None else ''}{shown(cell.value)}"
-                f"{bold if cell.value is not None else ''}{ends}"
-            )
+        for digits, cell in zip(table.digits, cells, strict=True):
+            ends = [shown(end, digits) for end in cell.interval or ()]
+            said = f" [{', '.join(ends)}; {cell.said}]" if ends else ""
+            figures.append(f"{shown(cell.value, digits)}{said}")
         lines.append(f"| {bold}{_bars(name)}{bold} | " + " | ".join(figures) + " |")
     return "\n".join([*lines, "", table.note, ""])
 
@@ -157,8 +162,12 @@ def as_latex(table: Table) -> str:
             lines.append(r"\midrule")
         was_ours = ours
         title = rf"\textbf{{{_tex(name)}}}" if ours else _tex(name)
-        lines.append(" & ".join([title, *(shown(cell.value).replace("–", "--") for cell in cells)]) + r" \\")
+        lines.append(" & ".join([title, *map(_tex_figure, cells, table.digits)]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _tex_figure(cell: Cell, digits: int) -> str:
+    return shown(cell.value, digits).replace("–", "--").replace("−", "$-$")
 
 
 def _bars(text: str) -> str:

@@ -111,7 +111,7 @@ def _over_temperatures(rows: Sequence[Mapping[str, Any]]) -> str:
             figures.append(
                 chart(group or "Over temperatures", unit, lines, x_name="temperature", zero=unit == "%")
             )
-    return f'<div class="charts">{"".join(figures)}</div>'
+    return f'<div class="charts few">{"".join(figures)}</div>'
 
 
 def _over_groups(rows: Sequence[Mapping[str, Any]]) -> str:
