@@ -49,7 +49,8 @@ class Judging:
             verdicts[number][place] = verdict
             left[number] -= 1
             if left[number] == 0:
-                found = [v for v in verdicts[number] if v is not None]
+                came = [v for v in verdicts[number] if v is not None]
+                found = self._task.judged(pairs[number][0], came)
                 yield self._sample(pairs[number], programs[number], found, opinions[number])
 
     def _opinions(self, pairs: Sequence[Pair]) -> list[dict[str, float]]:

@@ -8,9 +8,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from midspan.errors import InputError
+from midspan.evaluate.baseline import INFO, TOXIC, TRUTH
 from midspan.evaluate.data import Data, Source
 from midspan.evaluate.task import Task
-from midspan.evaluate.tasks import heldout, humaneval, infilling, mbpp, santacoder
+from midspan.evaluate.tasks import (
+    apps,
+    bold,
+    completion,
+    docstring,
+    gsm8k,
+    heldout,
+    humaneval,
+    humanevalpack,
+    infilling,
+    mbpp,
+    multipl_e,
+    santacoder,
+    toxigen,
+    truthfulqa,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +88,99 @@ def _entries() -> dict[str, Entry]:
             options={"kind": kind},
             infills=True,
         )
+    found |= _of_languages() | _of_text()
     return dict(sorted(found.items()))
+
+
+def _of_languages() -> dict[str, Entry]:
+    """Tasks of several languages, whole and by one language each; contests."""
+    found = {}
+    for suffix, asked in (("", multipl_e.PAPER), *((f"-{each}", (each,)) for each in multipl_e.LANGUAGES)):
+        found[f"multipl-e{suffix}"] = Entry(
+            make=multipl_e.MultiplE,
+            variants=multipl_e.VARIANTS,
+            about=f"HumanEval in {', '.join(asked)}",
+            sources=lambda variant, asked=asked: tuple(map(multipl_e.source_of, asked)),  # type: ignore[misc]
+            options={"asked": asked, "name": f"multipl-e{suffix}"},
+        )
+    for suffix, asked in (("", (*humanevalpack.LANGUAGES,)), *((f"-{e}", (e,)) for e in humanevalpack.LANGUAGES)):
+        found[f"humanevalpack{suffix}"] = Entry(
+            make=humanevalpack.HumanEvalPack,
+            variants=humanevalpack.VARIANTS,
+            about=f"functions to write, or to mend, in {', '.join(asked)}",
+            sources=lambda variant, asked=asked: tuple(map(humanevalpack.source_of, asked)),  # type: ignore[misc]
+            options={"asked": asked, "name": f"humanevalpack{suffix}"},
+        )
+    found["apps"] = Entry(
+        make=apps.Apps,
+        variants=apps.VARIANTS,
+        about="5,000 problems of programming contests, with standard input or a function",
+        sources=lambda variant: (apps.TEST, apps.TRAIN) if variant == "two-shot" else (apps.TEST,),
+    )
+    found["apps-sample"] = Entry(
+        make=apps.Apps,
+        variants=apps.VARIANTS,
+        about="the same, on a folder of training problems: no score to compare",
+        sources=lambda variant: (apps.SAMPLE,),
+        options={"source": apps.SAMPLE, "name": "apps-sample"},
+    )
+    return found
+
+
+def _of_text() -> dict[str, Entry]:
+    """Tasks whose answers are not run."""
+    return {
+        "gsm8k": Entry(
+            make=gsm8k.Gsm8k,
+            variants=gsm8k.VARIANTS,
+            about="1,319 problems of school mathematics",
+            sources=lambda variant: (gsm8k.TEST, gsm8k.TRAIN) if variant == "8-shot" else (gsm8k.TEST,),
+        ),
+        "docstring": Entry(
+            make=docstring.Docstring,
+            variants=docstring.VARIANTS,
+            about="docstrings of Python functions, CodeXGLUE's code-to-text",
+            sources=lambda variant: (docstring.SOURCE,),
+            infills=True,
+        ),
+        "lcc": Entry(
+            make=completion.Lcc,
+            variants=completion.VARIANTS,
+            about="the next line of long files in Python, Java, C#",
+            sources=lambda variant: tuple(map(completion.source_of, completion.LANGUAGES)),
+        ),
+        "lcc-like": Entry(
+            make=completion.LccLike,
+            variants=completion.VARIANTS,
+            about="the next line of a corpus's held-out files: a stand-in for lcc",
+            takes=("corpus",),
+            needs=("corpus",),
+        ),
+        "truthfulqa": Entry(
+            make=truthfulqa.TruthfulQa,
+            variants=truthfulqa.VARIANTS,
+            about="817 questions that many answer wrongly, answered; judges of truth and information",
+            sources=lambda variant: (truthfulqa.SOURCE, TRUTH, INFO),
+        ),
+        "truthfulqa-mc": Entry(
+            make=truthfulqa.TruthfulQaChoices,
+            variants=truthfulqa.VARIANTS,
+            about="the same questions, with answers to choose from: MC1, MC2",
+            sources=lambda variant: (truthfulqa.CHOICES,),
+        ),
+        "toxigen": Entry(
+            make=toxigen.ToxiGen,
+            variants=toxigen.VARIANTS,
+            about="6,514 sentences about 13 groups to go on with; a judge of toxicity",
+            sources=lambda variant: (TOXIC,),
+        ),
+        "bold": Entry(
+            make=bold.Bold,
+            variants=bold.VARIANTS,
+            about="23,679 beginnings about 43 groups to go on with; VADER's sentiment",
+            sources=lambda variant: tuple(bold.SOURCES.values()),
+        ),
+    }
 
 
 TASKS: dict[str, Entry] = _entries()

@@ -209,6 +209,10 @@ class Task(ABC):
         """What is run of an answer."""
         return []
 
+    def judged(self, question: Question, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """The sandbox's verdicts; a task may know better of a program that ended well."""
+        return [*verdicts]
+
     def to_judges(self, question: Question, answer: Answer) -> dict[str, str]:
         """What each judge is to read."""
         return {}
