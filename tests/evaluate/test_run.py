@@ -54,7 +54,7 @@ def check_schema(results: dict[str, Any], *, compared: bool) -> None:
     assert task["errors"] == 0
     assert task["versions"]["torch"] == torch.__version__
     assert task["decoding"]["temperatures"] == [0.0]
-    assert task["data"][0]["sha256"]
+    assert task["data"][0]["fingerprint"]
 
 
 def test_a_run_stands_beside_its_base(run_folder: Path) -> None:
@@ -147,10 +147,14 @@ def test_a_model_beside_itself_differs_by_nothing(run_folder: Path, corpus_folde
         assert (row["difference"], row["difference_interval"], row["p"]) == (0.0, [0.0, 0.0], 1.0)
 
 
-def test_a_model_without_sentinels_is_refused(run_folder: Path, corpus_folder: Path, tmp_path: Path) -> None:
+def test_a_model_without_sentinels_is_refused(
+    run_folder: Path, corpus_folder: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    """Before anything else is asked."""
     base, settings = str(run_folder.parent / "base"), {**SETTINGS, "corpus": corpus_folder}
-    with pytest.raises(InputError, match="cannot infill in the layouts psm, spm"):
-        Evaluation.of(base, out=tmp_path / "out", settings=settings).run()
+    for tasks in ("heldout", "humaneval,docstring,infilling-multi-line"):
+        with pytest.raises(InputError, match=r"has no infilling sentinels, which (heldout|docstring, infilling-m)"):
+            Evaluation.of(base, tasks=tasks, out=tmp_path / "out", data=shared_data, settings=settings).run()
     assert not (tmp_path / "out").exists()
 
 

@@ -242,8 +242,9 @@ def _print(results: dict[str, Any]) -> None:
     names = ("before", "after", "difference") if compared else ("score",)
     columns = [Column(name, justify="right", no_wrap=True) for name in names]
     table = Table(Column("95 % intervals below"), *columns)
+    whole = {row["task"] for row in rows if not row["group"]}
     for row in rows:
-        if not _is_shown(row):
+        if not _is_shown(row, whole):
             continue
         numbers = [("ours", "interval")]
         if compared:
@@ -256,11 +257,11 @@ def _print(results: dict[str, Any]) -> None:
     console.print("Groups and kinds by themselves are in the report.")
 
 
-def _is_shown(row: dict[str, Any]) -> bool:
-    """Whole tasks, and of the held-out task whole layouts."""
+def _is_shown(row: dict[str, Any], whole: set[str]) -> bool:
+    """Whole tasks; groups of those that have no whole; and of the held-out task whole layouts."""
     if row["task"] == "heldout":
         return row["group"].endswith(" all") or row["group"] == "left to right"
-    return True
+    return not row["group"] or row["task"] not in whole
 
 
 def _score(row: dict[str, Any], value: str, interval: str) -> str:

@@ -92,7 +92,7 @@ class Data:
 
     def took(self, name: str, digest: str, origin: str = "") -> None:
         """Remember what else was read: a corpus, a folder of sources."""
-        self.used[name] = {"file": name, "sha256": digest, "upstream": None, "origin": origin}
+        self.used[name] = {"file": name, "fingerprint": digest, "upstream": None, "origin": origin}
 
     def _note(self, source: Source, path: Path, content: bytes) -> None:
         digest = hashlib.sha256(content).hexdigest()

@@ -118,6 +118,12 @@ class Evaluation:
         for task in made.values():
             for language in task.languages:
                 require(language)
+        infilling = [named.name for named in made if TASKS[named.name].infills and subject.fim is None]
+        if infilling:
+            raise InputError(
+                f"{self.model} has no infilling sentinels, which {', '.join(infilling)} needs; train it with "
+                "recipes/smol/code.toml, or leave that out"
+            )
         judges = open_judges({name for task in made.values() for name in task.judges}, self.judges, data)
         with ExitStack() as stack:
             runs_code = any(task.languages for task in made.values())

@@ -75,7 +75,7 @@ class Apps(Executed):
     variant: str = "two-shot"
     name: str = "apps"
     languages: tuple[str, ...] = ("python",)
-    metrics: tuple[Metric, ...] = (PASSED, Metric(name="tests passed", score="tests", unit="%", kind="share"))
+    metrics: tuple[Metric, ...] = (PASSED, Metric(name="tests passed", score="tests", unit="%"))
     decoding: ClassVar[Decoding] = Decoding(temperatures=(0.6,), samples=5)
 
     def questions(self, model: Front) -> list[Question]:
@@ -121,7 +121,7 @@ class Apps(Executed):
     def score(self, question: Question, answer: Answer, evidence: Evidence) -> Scores:
         """See `Task`."""
         right = [verdict.status == "passed" for verdict in evidence.verdicts]
-        return {"passed": float(all(right)), "tests": sum(right) / len(right)}
+        return {"passed": float(all(right)), "tests": 100 * sum(right) / len(right)}
 
     def _shots(self) -> str:
         rows = problems(self.data, TRAIN if self.source == TEST else self.source)
