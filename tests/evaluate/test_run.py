@@ -153,7 +153,7 @@ def test_a_model_without_sentinels_is_refused(
     """Before anything else is asked."""
     base, settings = str(run_folder.parent / "base"), {**SETTINGS, "corpus": corpus_folder}
     for tasks in ("heldout", "humaneval,docstring,infilling-multi-line"):
-        with pytest.raises(InputError, match=r"has no infilling sentinels, which (heldout|docstring, infilling-m)"):
+        with pytest.raises(InputError, match=r"has no infilling sentinels, which (heldout|docstring, infill)"):
             Evaluation.of(base, tasks=tasks, out=tmp_path / "out", data=shared_data, settings=settings).run()
     assert not (tmp_path / "out").exists()
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evaluate.scripted import run_task
+from evaluate.scripted import Scripted, run_task
 from midspan.errors import InputError
 from midspan.evaluate.data import Data
 from midspan.evaluate.registry import Named, make
@@ -19,6 +19,8 @@ from midspan.evaluate.task import Decoding, Hole, Question, Task
 from midspan.evaluate.tasks.bold import sentiment
 from midspan.evaluate.tasks.docstring import around_docstring
 from midspan.evaluate.tasks.gsm8k import number_of
+from midspan.evaluate.tasks.key_retrieval import KeyRetrievalConfig
+from midspan.evaluate.tasks.keys import KeyRetrieval
 from midspan.tokenizer import Tokenizer
 
 ONCE = Decoding()
@@ -154,8 +156,6 @@ def test_bold(shared_data: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 
 def test_bold_of_the_paper_leaves_two_groups_out(shared_data: Path, tokenizer: Tokenizer) -> None:
-    from evaluate.scripted import Scripted
-
     model = Scripted(tokenizer, lambda question, copy: "")
     assert len(task("bold:continuation", shared_data).questions(model)) == 23679
     asked = task("bold", shared_data).questions(model)
@@ -208,9 +208,46 @@ def test_lcc_like(corpus_folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> 
     )
 
 
-def test_what_is_missing_is_said(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    from evaluate.scripted import Scripted
+def test_key_retrieval(corpus_folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """A model that finds the first place alone; lengths beyond the model are not asked."""
+    config = KeyRetrievalConfig(lengths=(256, 512, 1 << 21), places=(0.0, 0.4), num_prompts=3)
+    measured = KeyRetrieval(data=Data(None), corpus=corpus_folder, config=config)
 
+    def script(question: Question, copy: int) -> str:
+        return f" {question.row['answer']}" + (", or not" if question.id.endswith("/0") else "7")
+
+    scores, samples = run_task(measured, tokenizer, script, tmp_path)
+    assert scores == {
+        "256 at 0 found": 100.0,
+        "256 at 0.4 found": 0.0,
+        "512 at 0 found": 100.0,
+        "512 at 0.4 found": 0.0,
+    }
+    assert len(samples) == 12
+    short = Scripted(tokenizer, lambda question, copy: "", max_positions=128)
+    with pytest.raises(InputError, match="128 positions, too few for a prompt of 256"):
+        measured.questions(short)
+
+
+def test_santacoder(shared_data: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """A line is right with white space around it and more behind it, and not when it is nearly right."""
+    places = iter(range(5000))
+    kinds: dict[str, int] = {}
+
+    def script(question: Question, copy: int) -> str:
+        kinds[question.id] = kind = len(kinds) % 4
+        line = question.row["answer"].strip()
+        return (line, f"\n   {line}  \nand more", f"{line}#", "")[kind]
+
+    measured = task("santacoder-fim:spm", shared_data)
+    scores, samples = run_task(measured, tokenizer, script, tmp_path, choose=lambda q: next(places) % 60 == 0)
+    right = {name for name, sample in samples.items() if sample["scores"]["exact"]}
+    assert right == {name for name, kind in kinds.items() if kind < 2}
+    assert {"py exact match", "java exact match", "js edit similarity"} <= scores.keys()
+    assert next(places, None) == 4792, "so many questions"
+
+
+def test_what_is_missing_is_said(tmp_path: Path, tokenizer: Tokenizer) -> None:
     model = Scripted(tokenizer, lambda question, copy: "")
     for name in ("gsm8k", "apps", "lcc", "docstring", "multipl-e", "bold"):
         with pytest.raises(InputError, match="it comes from"):
@@ -220,8 +257,6 @@ def test_what_is_missing_is_said(tmp_path: Path, tokenizer: Tokenizer) -> None:
 
 
 def test_a_hole_is_where_the_docstring_was(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    from evaluate.scripted import Scripted
-
     code = 'def f():\n    """One."""\n    return 1\n'
     write_lines(tmp_path / "codexglue/python/test.jsonl", [{"code": code, "docstring_tokens": ["One", "."]}])
     model = Scripted(tokenizer, lambda question, copy: "")
