@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -146,3 +147,21 @@ def test_page_of_saved_results_needs_no_model(run_folder: Path) -> None:
     for file in (run_folder / "model").iterdir():
         file.unlink()
     assert "12.3" in write_report(run_folder).read_text()
+
+
+def test_results_of_an_older_midspan_are_still_shown(run_folder: Path, tmp_path: Path) -> None:
+    """They had the held-out task alone, groups in the names of rows, and examples in place of a journal."""
+    Evaluation.of(str(run_folder), settings={"per_kind": 2, "window": 128}).run()
+    new = (run_folder / "report.html").read_text()
+    results = json.loads((run_folder / "results.json").read_text())
+    results["examples"] = examples(run_folder, "both")
+    del results["tasks"]
+    for row in results["rows"]:
+        row["row"] = row["row"].removeprefix("heldout ")
+        for name in ("task", "variant", "group", "metric", "temperature", "samples"):
+            del row[name]
+    (run_folder / "results.json").write_text(json.dumps(results))
+    for folder in ("tasks", "tasks-base"):
+        shutil.rmtree(run_folder / folder)
+    assert write_report(run_folder).read_text() == new
+    read(write_report(run_folder, run_folder, out=tmp_path / "both.html").read_text())

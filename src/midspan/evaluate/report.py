@@ -78,7 +78,8 @@ def page(run: RunView) -> str:
         name = (summary["task"], summary["variant"])
         mine = [row for row in rows if (row["task"], row["variant"]) == name]
         if summary["task"] == "heldout":
-            examples = heldout.examples(run.folder, summary["variant"])
+            kept = results.get("examples") if results else None  # by a Midspan that kept no journal
+            examples = kept or heldout.examples(run.folder, summary["variant"])
             sections += [heldout.table(mine), heldout.examples_section(examples)]
         else:
             sections.append(tasks.section(run.folder, summary, mine))

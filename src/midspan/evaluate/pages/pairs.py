@@ -23,11 +23,11 @@ def problem_by_problem(a: RunView, b: RunView) -> str:
         name = f"{summary['task']}.{summary['variant']}"
         theirs = Journal(b.folder / TASKS / name).samples()
         mine = Journal(a.folder / TASKS / name).samples()
-        metric = Metric(**summary["metrics"][0])
         for temperature in sorted({key[1] for key in mine} & {key[1] for key in theirs}):
             pair = [
                 [s for key, s in each.items() if key[1] == temperature and s["scores"]] for each in (mine, theirs)
             ]
+            metric = Metric(**summary["metrics"][0])
             if shown := _task(metric, pair[0], pair[1], a.name, b.name):
                 at = f" at T={temperature:g}" if temperature else ""
                 parts.append(f"<h3>{escape(name)}{at}</h3>{shown}")
