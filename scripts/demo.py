@@ -7,7 +7,6 @@ interrupted at any time and started again to go on.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from midspan.evaluate.metrics import edit_similarity
+from midspan.evaluate.pages.heldout import examples
 from midspan.plan.measure import steps_within
 from midspan.train import load_recipe, read_recipe
 
@@ -89,11 +89,11 @@ def steps_of(run: Path, recipe: Path) -> int:
 
 def show_infills(run: Path) -> None:
     """Three infills of held-out files as the trained model wrote them, the nearest to the truth first."""
-    examples = json.loads((run / "results.json").read_text(encoding="utf-8"))["examples"]
-    examples.sort(key=lambda e: (e["after"] != e["truth"], -edit_similarity(e["after"], e["truth"])))
+    found = examples(run, "both")
+    found.sort(key=lambda e: (e["after"] != e["truth"], -edit_similarity(e["after"], e["truth"])))
     console.print("\n[bold]Three infills in files that the model never saw[/bold]")
-    in_three_files = {example["path"]: example for example in reversed(examples)}  # the best one of each file
-    for example in sorted(in_three_files.values(), key=examples.index)[:3]:
+    in_three_files = {example["path"]: example for example in reversed(found)}  # the best one of each file
+    for example in sorted(in_three_files.values(), key=found.index)[:3]:
         console.print(f"\n{example['path']}  ({example['kind']}, {example['layout']})", style="dim")
         text = Text()
         text.append("\n".join(example["prefix"].split("\n")[-4:]), style="dim")

@@ -41,7 +41,12 @@ SURFACE = {
     "corpus remove": {"folder", "--repo", "--workers", "--json"},
     "corpus show": {"folder", "--tokens", "--html", "--json"},
     "docstring": {"model", "place", "--max-tokens", "--write", "--json"},
-    "eval": {"model", "--corpus", "--base", "--per-kind", "--window", "--out", "--json"},
+    "eval": {
+        *("model", "--tasks", "--data", "--prompt-variant", "--limit", "--base", "--out", "--json"),
+        *("--samples", "--temperature", "--top-p", "--seed", "--max-tokens", "--k"),
+        *("--upstream", "--served-as", "--judge", "--sandbox", "--workers", "--batch", "--decoder", "--bits"),
+        *("--corpus", "--per-kind", "--window", "--rescore", "--doctor"),
+    },
     "infill": {
         *("model", "place", "--layout", "--max-tokens", "--temperature", "--top-p", "--seed"),
         *("--decoder", "--bits", "--raw", "--json"),

@@ -33,6 +33,7 @@ body {
 }
 h1 { margin: 0; font-size: 1.75rem; line-height: 1.2; overflow-wrap: anywhere; }
 h2 { margin: 2.5rem 0 .75rem; font-size: 1.2rem; }
+h3 { margin: 1.5rem 0 .4rem; font-size: 1rem; }
 p { margin: .4rem 0; }
 .soft, small { color: var(--soft); }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; }
@@ -83,6 +84,14 @@ td.bars { width: 30%; text-align: left; } td small.path { display: block; margin
 ins { background: var(--bad-back); color: var(--bad); text-decoration: none; border-radius: .15rem; }
 del { color: var(--bad); text-decoration-thickness: 1px; opacity: .75; }
 pre.exact { background: var(--good-back); color: var(--good); }
+.paper td, .paper th { padding: .15rem .5rem; }
+.paper td:first-child { white-space: nowrap; }
+.paper td small { display: block; margin: 0; min-width: 0; text-align: right; font-size: .75rem; }
+tr.ours td { color: var(--accent); border-bottom-color: var(--faint); }
+tr.ours td:first-child { font-weight: 600; }
+.charts.few { grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); }
+details.sample { margin: .3rem 0 .3rem 1rem; }
+details.sample > summary { color: var(--ink); margin: 0; overflow-wrap: anywhere; }
 summary { cursor: pointer; color: var(--soft); margin-top: .75rem; }
 @media (max-width: 40rem) {
   body { padding: 1.25rem .9rem 3rem; }

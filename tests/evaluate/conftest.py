@@ -14,6 +14,7 @@ from midspan.corpus import Corpus
 from midspan.engine import Engine
 from midspan.model.weights import write_hf
 from midspan.tokenizer import Tokenizer
+from midspan.tokenizer.chat_templates import with_chat
 
 HOSTILE = "</script><b>&\"'</pre>"
 
@@ -21,6 +22,12 @@ HOSTILE = "</script><b>&\"'</pre>"
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """With a chat format."""
+    return with_chat(tokenizer)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Holes are a function of the corpus and the seed, give the file back, and are scored as the model scores them."""
 
+import math
 import re
 from collections import Counter
 from dataclasses import replace
@@ -12,9 +13,14 @@ from midspan import corpus
 from midspan.corpus import Corpus, Document
 from midspan.engine import Engine
 from midspan.errors import InputError
+from midspan.evaluate.ask import Asking
+from midspan.evaluate.data import Data
+from midspan.evaluate.measure import asked_of
+from midspan.evaluate.metrics import edit_similarity
+from midspan.evaluate.task import Answer, Decoding, Evidence, Hole, Question, Reading, Scores
 from midspan.evaluate.tasks import heldout
-from midspan.evaluate.tasks.heldout import HeldOutConfig, infill_all, passage_of, passages, read_all
-from midspan.fim import infill_example
+from midspan.evaluate.tasks.heldout import HeldOut, HeldOutConfig, passage_of, passages
+from midspan.fim import Split, infill_example
 from midspan.tokenizer import Tokenizer
 
 CONFIG = HeldOutConfig(per_kind=6, max_tokens=160)
@@ -127,47 +133,66 @@ def test_a_corpus_without_held_out_files_is_refused(tokenizer: Tokenizer, tmp_pa
         passages(Corpus.open(tmp_path / "corpus"), tokenizer, CONFIG)
 
 
-def test_scores_are_the_models_own(engine: Engine, held_out: Corpus) -> None:
+def measured(engine: Engine, corpus_folder: Path) -> list[tuple[Question, Answer, Scores]]:
+    """Two passages of the task, asked and scored."""
+    task = HeldOut(data=Data(None), corpus=corpus_folder, per_kind=2, window=CONFIG.max_tokens)
+    questions = {question.id: question for question in task.questions(engine)}
+    answers = Asking(engine, asked_of([*questions.values()], Decoding()), Decoding())
+    pairs = sorted(((questions[answer.question], answer) for answer in answers), key=lambda both: both[0].id)
+    return [(question, answer, task.score(question, answer, Evidence())) for question, answer in pairs]
+
+
+def test_scores_are_the_models_own(engine: Engine, corpus_folder: Path) -> None:
     """Losses by one plain pass each, texts by single greedy runs, for every hole in every layout."""
-    asked = passages(held_out, engine.tokenizer, replace(CONFIG, per_kind=2))
-    seen: list[int] = []
-    found = infill_all(engine, asked, CONFIG, seen.append)
-    assert [(i.document, i.kind, i.layout) for i in found] == [
-        (p.document.id, kind, layout) for p in asked for kind in heldout.KINDS for layout in ("psm", "spm")
-    ]
-    assert seen[-1] == len(found) == 12
+    holes = [each for each in measured(engine, corpus_folder) if isinstance(each[0].prompt, Hole)]
+    assert len(holes) == 12
     assert engine.fim is not None
-    for infill, passage in zip(found, [p for p in asked for _ in range(6)], strict=True):
-        part = passage.split(infill.kind)
-        assert (infill.prefix, infill.truth, infill.suffix) == (part.prefix, part.middle, part.suffix)
-        example = infill_example(engine.tokenizer, engine.fim, part, infill.layout)
+    for question, answer, scores in holes:
+        hole, row = question.prompt, question.row
+        assert isinstance(hole, Hole)
+        assert question.groups == (f"{row['layout']} all", f"{row['layout']} {row['kind']}")
+        part = Split(hole.prefix, row["truth"], hole.suffix)
+        example = infill_example(engine.tokenizer, engine.fim, part, hole.layout)
         ids = torch.tensor(example.ids)
         with torch.no_grad():
             nats = -engine.model(ids[None])[0, :-1].log_softmax(-1).gather(1, ids[1:, None])[:, 0]
         assert ids[-1] == engine.fim.eot_id
         middle = ids[-example.num_middle : -1].tolist()
-        assert engine.tokenizer.decode(middle).endswith(infill.truth)
-        assert len(engine.tokenizer.decode(middle[1:]).encode()) < len(infill.truth.encode())  # none too many
-        assert infill.nats == pytest.approx(float(nats[-example.num_middle : -1].sum()), rel=1e-4)
-        assert infill.end_nats == pytest.approx(float(nats[-1]), rel=1e-4)
+        assert engine.tokenizer.decode(middle).endswith(part.middle)
+        assert len(engine.tokenizer.decode(middle[1:]).encode()) < len(part.middle.encode())  # none too many
+        inside, end = float(nats[-example.num_middle : -1].sum()), float(nats[-1])
+        assert answer.nats == pytest.approx([inside, end], rel=1e-4)
         budget = min(max(16, 2 * len(middle)), 96)
-        alone = engine.infill(
-            part.prefix, part.suffix, layout=infill.layout, max_tokens=budget, stop_ids=engine.fim.stop_ids
-        )
-        assert (infill.written, infill.ended) == (alone.text, alone.finish_reason == "stop")
+        assert question.max_tokens == budget
+        alone = engine.infill(part.prefix, part.suffix, layout=hole.layout, max_tokens=budget)
+        assert (answer.text, answer.reason) == (alone.text, alone.reason)
+        assert scores == {
+            "exact": float(alone.text == part.middle),
+            "similarity": edit_similarity(alone.text, part.middle),
+            "bits": pytest.approx(inside / math.log(2), rel=1e-4),
+            "end_bits": pytest.approx(end / math.log(2), rel=1e-4),
+            "all_bits": pytest.approx((inside + end) / math.log(2), rel=1e-4),
+            "bytes": len(part.middle.encode()),
+            "ended": float(alone.finish_reason == "stop"),
+        }
 
 
-def test_reading_counts_every_byte_but_the_first_token(engine: Engine, held_out: Corpus) -> None:
-    asked = passages(held_out, engine.tokenizer, replace(CONFIG, per_kind=2))
-    seen: list[int] = []
-    for reading, passage in zip(read_all(engine, asked, seen.append), asked, strict=True):
-        ids = torch.tensor(engine.tokenizer.encode(passage.text))
+def test_reading_counts_every_byte_but_the_first_token(
+    engine: Engine, held_out: Corpus, corpus_folder: Path
+) -> None:
+    texts = [passage.text for passage in passages(held_out, engine.tokenizer, replace(CONFIG, per_kind=2))]
+    readings = [each for each in measured(engine, corpus_folder) if isinstance(each[0].prompt, Reading)]
+    assert len(readings) == 2
+    for question, _, scores in readings:
+        assert isinstance(question.prompt, Reading)
+        ids = torch.tensor(question.prompt.ids)
+        text = engine.tokenizer.decode(question.prompt.ids)
+        assert text in texts
         with torch.no_grad():
             nats = -engine.model(ids[None])[0, :-1].log_softmax(-1).gather(1, ids[1:, None]).sum()
-        assert reading.nats == pytest.approx(float(nats), rel=1e-4)
+        assert scores["bits"] == pytest.approx(float(nats) / math.log(2), rel=1e-4)
         first = len(engine.tokenizer.piece_bytes(int(ids[0])))
-        assert reading.num_bytes == len(passage.text.encode()) - first
-    assert seen == [1, 2]
+        assert scores["bytes"] == len(text.encode()) - first
 
 
 @pytest.mark.parametrize("values", [{"per_kind": 0}, {"max_tokens": 63}])

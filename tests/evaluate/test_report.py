@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 
 from midspan.chart import Line, chart
 from midspan.errors import InputError
-from midspan.evaluate import Evaluation, HeldOutConfig, write_report
-from midspan.evaluate.report import marked_difference
+from midspan.evaluate import Evaluation, write_report
+from midspan.evaluate.pages.heldout import examples, marked_difference
 
 HOSTILE = "</script><b>&\"'</pre>"
 VOID = {"meta", "line", "circle", "polyline"}
@@ -50,8 +51,10 @@ def read(page: str) -> Reader:
 
 
 def test_a_runs_page(run_folder: Path) -> None:
-    results = Evaluation.of(str(run_folder), config=HeldOutConfig(per_kind=6, max_tokens=128)).run()
-    assert any(HOSTILE in example["truth"] or HOSTILE in example["prefix"] for example in results["examples"])
+    results = Evaluation.of(str(run_folder), settings={"per_kind": 6, "window": 128}).run()
+    holes = examples(run_folder, "both")
+    assert len(holes) == 36
+    assert any(HOSTILE in example["truth"] or HOSTILE in example["prefix"] for example in holes)
     page = (run_folder / "report.html").read_text(encoding="utf-8")
     reader = read(page)
     assert not {"script", "link", "img", "iframe"} & reader.tags
@@ -60,7 +63,7 @@ def test_a_runs_page(run_folder: Path) -> None:
     assert "prefers-color-scheme: dark" in page
     assert HOSTILE not in page
     assert f"tiny {HOSTILE}" in reader.text  # the recipe's name, whole, once escapes are undone
-    for example in [e for e in results["examples"] if (e["layout"], e["kind"]) == ("spm", "line")][:4]:
+    for example in [e for e in holes if (e["layout"], e["kind"]) == ("spm", "line")][:4]:
         assert example["prefix"] + example["truth"] + example["suffix"] in reader.text
         assert example["path"] in reader.text
     for row in results["rows"]:
@@ -75,8 +78,8 @@ def test_a_runs_page(run_folder: Path) -> None:
 
 
 def test_a_model_that_is_no_run(run_folder: Path, corpus_folder: Path, tmp_path: Path) -> None:
-    config = HeldOutConfig(per_kind=2, max_tokens=128)
-    Evaluation.of(str(run_folder / "model"), corpus=corpus_folder, out=tmp_path / "out", config=config).run()
+    settings = {"per_kind": 2, "window": 128, "corpus": corpus_folder}
+    Evaluation.of(str(run_folder / "model"), out=tmp_path / "out", settings=settings).run()
     reader = read((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert "svg" not in reader.tags
     assert "difference" not in reader.text.split("Small numbers")[0]
@@ -136,12 +139,29 @@ def test_curves_of_any_length_and_level() -> None:
 
 
 def test_page_of_saved_results_needs_no_model(run_folder: Path) -> None:
-    """What the page shows comes from results.json alone."""
-    config = HeldOutConfig(per_kind=2, max_tokens=128)
-    Evaluation.of(str(run_folder), config=config).run()
+    """What the page shows comes from results.json and the answers beside it."""
+    Evaluation.of(str(run_folder), settings={"per_kind": 2, "window": 128}).run()
     results = json.loads((run_folder / "results.json").read_text())
-    results["rows"][0]["ours"] = 12.3
+    next(row for row in results["rows"] if row["metric"] == "edit similarity")["ours"] = 12.3
     (run_folder / "results.json").write_text(json.dumps(results))
     for file in (run_folder / "model").iterdir():
         file.unlink()
     assert "12.3" in write_report(run_folder).read_text()
+
+
+def test_results_of_an_older_midspan_are_still_shown(run_folder: Path, tmp_path: Path) -> None:
+    """They had the held-out task alone, groups in the names of rows, and examples in place of a journal."""
+    Evaluation.of(str(run_folder), settings={"per_kind": 2, "window": 128}).run()
+    new = (run_folder / "report.html").read_text()
+    results = json.loads((run_folder / "results.json").read_text())
+    results["examples"] = examples(run_folder, "both")
+    del results["tasks"]
+    for row in results["rows"]:
+        row["row"] = row["row"].removeprefix("heldout ")
+        for name in ("task", "variant", "group", "metric", "temperature", "samples"):
+            del row[name]
+    (run_folder / "results.json").write_text(json.dumps(results))
+    for folder in ("tasks", "tasks-base"):
+        shutil.rmtree(run_folder / folder)
+    assert write_report(run_folder).read_text() == new
+    read(write_report(run_folder, run_folder, out=tmp_path / "both.html").read_text())

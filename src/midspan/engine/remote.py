@@ -228,7 +228,7 @@ class _Stream:
             "top_p": sample.top_p,
             "presence_penalty": sample.presence_penalty,
             "frequency_penalty": sample.frequency_penalty,
-            "seed": sample.seed % 2**31,
+            "seed": (sample.seed + self._request.copy) % 2**31,
         }
         if engine.kind == "llama.cpp":
             body |= {"n_predict": max_tokens, "cache_prompt": True, "return_tokens": True}

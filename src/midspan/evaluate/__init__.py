@@ -1,12 +1,12 @@
-"""Measuring a model: what it scores on files that training never saw, beside its base, with intervals.
+"""Measuring a model: the field's benchmarks and held-out files, beside its base and the paper's models.
 
-`Evaluation` measures a run or a model and writes results.json and the page, `evaluate` puts a loaded model to the
-task, `compare` makes the rows of two results, `write_report` makes the page again.
+`Evaluation` puts tasks to a model into a folder and writes results.json and the reports, `rescore` scores its
+answers again without the model, `TASKS` has every task by name, and `write_report` makes the pages again.
 """
 
+from midspan.evaluate.measure import Asks
+from midspan.evaluate.registry import TASKS
 from midspan.evaluate.report import write_report
-from midspan.evaluate.results import TaskResult, compare
-from midspan.evaluate.run import Evaluation, evaluate
-from midspan.evaluate.tasks.heldout import HeldOutConfig, passages
+from midspan.evaluate.run import Evaluation, rescore
 
-__all__ = ["Evaluation", "HeldOutConfig", "TaskResult", "compare", "evaluate", "passages", "write_report"]
+__all__ = ["TASKS", "Asks", "Evaluation", "rescore", "write_report"]

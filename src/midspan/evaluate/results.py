@@ -1,176 +1,74 @@
-"""What one model did (`TaskResult`), and two of them beside each other as the rows of results.json.
+"""results.json: what was measured, of which model, on which machine, and the rows of every task.
 
-    {"row": "spm line exact match", "unit": "%", "better": "higher", "n": 50,
-     "ours": 34.0, "interval": [22.4, 47.8], "before": 4.0, "before_interval": [1.1, 13.5],
-     "difference": 30.0, "difference_interval": [18.0, 42.0]}
+    {"name": ..., "commit", "date", "hardware", "threads", "model": {...}, "before_model": {...} | null,
+     "tasks": [{"task", "variant", "data", "decoding", "stops", "sandbox", "versions", ...}], "rows": [...]}
 
-Rows of the kind `all` are over the holes of every kind. `before` is the base; a model that is measured alone has
-rows without it. A difference is ours minus before, of the same holes, in the row's unit. `bits per byte` are those
-of the true middle; `bits with the end` are per byte too, and pay for stopping behind it.
+It is made of the summaries in the folder's tasks, so tasks that are measured one after the other into one folder
+stand in one file. Rows are as `rows.py` says.
 """
 
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 import midspan
-from midspan.errors import InputError
-from midspan.evaluate.metrics import Interval, bits, bootstrap, edit_similarity, wilson
-from midspan.evaluate.tasks.heldout import KINDS, Infill, Reading
+from midspan.evaluate.journal import SUMMARY
+from midspan.files import write_json
 
-TAIL_LINES, TAIL_CHARS = 8, 480
-"""How much of an example's surroundings is kept on each side."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskResult:
-    """What one model did with all passages."""
-
-    infills: list[Infill]
-    readings: list[Reading]
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> TaskResult:
-        """What `to_json` gave."""
-        return TaskResult(
-            infills=[Infill(**value) for value in values["infills"]],
-            readings=[Reading(**value) for value in values["readings"]],
-            seconds=values["seconds"],
-        )
+RESULTS = "results.json"
+TASKS, BASE = "tasks", "tasks-base"
+"""Folders of journals: the model's, and those of what it stands beside."""
+_PACKAGES = ("torch", "numpy", "tokenizers", "rapidfuzz", "sacrebleu", "vaderSentiment", "sacremoses")
 
 
-@dataclass(frozen=True)
-class _Metric:
-    """One score: a sum over a sum, and whether it counts successes."""
-
-    name: str
-    unit: str
-    better: Literal["higher", "lower"]
-    above: Callable[[Any], float]
-    below: Callable[[Any], float] = lambda _: 1.0
-    counts: bool = False
-
-
-_INFILL_METRICS = (
-    _Metric("exact match", "%", "higher", lambda i: 100.0 * (i.written == i.truth), counts=True),
-    _Metric("edit similarity", "of 100", "higher", lambda i: float(edit_similarity(i.written, i.truth))),
-    _Metric("bits per byte", "bits/byte", "lower", lambda i: bits(i.nats), lambda i: float(len(i.truth.encode()))),
-    _Metric(
-        "bits with the end",
-        "bits/byte",
-        "lower",
-        lambda i: bits(i.nats + i.end_nats),
-        lambda i: float(len(i.truth.encode())),
-    ),
-    _Metric("bits of the end", "bits", "lower", lambda i: bits(i.end_nats)),
-    _Metric("ended by itself", "%", "higher", lambda i: 100.0 * i.ended, counts=True),
-)
-_READING = _Metric("bits per byte", "bits/byte", "lower", lambda r: bits(r.nats), lambda r: float(r.num_bytes))
+def write_results(out: Path) -> dict[str, Any]:
+    """Make results.json of a folder's tasks, in the order of their names, and return it."""
+    summaries: list[dict[str, Any]] = []
+    for path in sorted((out / TASKS).glob(f"*/{SUMMARY}")):
+        if "~" not in path.parent.name:
+            summaries.append(json.loads(path.read_text(encoding="utf-8")))
+    rows = [row for summary in summaries for row in summary.pop("rows")]
+    latest: dict[str, Any] = max(summaries, key=lambda summary: str(summary["date"]), default={})
+    results = {
+        "name": Path((latest.get("model") or {}).get("model", out.name)).name,
+        **{key: latest.get(key) for key in ("commit", "date", "hardware", "threads", "model", "before_model")},
+        "seconds": round(sum(summary["seconds"] for summary in summaries), 1),
+        "tasks": summaries,
+        "rows": rows,
+    }
+    write_json(out / RESULTS, results)
+    return results
 
 
-def compare(after: TaskResult, before: TaskResult | None, *, name: str) -> dict[str, Any]:
-    """The content of results.json.
-
-    Args:
-        after: what the model did.
-        before: what its base did with the same passages.
-        name: what was measured.
-    """
-    if before is not None and [*map(_hole, before.infills)] != [*map(_hole, after.infills)]:
-        raise InputError("the two models were not asked about the same holes; evaluate both again")
+def circumstances() -> dict[str, Any]:
+    """Where and with what something is measured."""
     return {
-        "name": name,
         "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
         "threads": torch.get_num_threads(),
-        "seconds": round(after.seconds, 1),
-        "rows": _rows(after, before),
-        "examples": _examples(after, before),
+        "versions": {"midspan": midspan.__version__, "python": platform.python_version(), **_versions()},
     }
 
 
-def _hole(infill: Infill) -> tuple[object, ...]:
-    return infill.document, infill.kind, infill.layout, infill.prefix, infill.truth
-
-
-def _rows(after: TaskResult, before: TaskResult | None) -> list[dict[str, Any]]:
-    rows = []
-    for layout in dict.fromkeys(infill.layout for infill in after.infills):
-        for kind in ("all", *KINDS):
-            chosen = [n for n, i in enumerate(after.infills) if i.layout == layout and kind in ("all", i.kind)]
-            mine = [after.infills[n] for n in chosen]
-            theirs = [before.infills[n] for n in chosen] if before else None
-            rows += [_row(f"{layout} {kind} {m.name}", m, mine, theirs) for m in _INFILL_METRICS]
-    rows.append(
-        _row(f"left to right {_READING.name}", _READING, after.readings, before.readings if before else None)
-    )
-    return rows
-
-
-def _row(name: str, metric: _Metric, ours: Sequence[Any], before: Sequence[Any] | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"row": name, "unit": metric.unit, "better": metric.better, "n": len(ours)}
-    row["ours"], row["interval"] = _score(metric, ours)
-    if before is None:
-        return row
-    row["before"], row["before_interval"] = _score(metric, before)
-    above = [metric.above(a) - metric.above(b) for a, b in zip(ours, before, strict=True)]
-    below = [metric.below(a) for a in ours]
-    row["difference"] = _round(sum(above) / sum(below))
-    row["difference_interval"] = [*map(_round, bootstrap(above, below, [o.document for o in ours]))]
-    return row
-
-
-def _score(metric: _Metric, observations: Sequence[Any]) -> tuple[float, list[float]]:
-    above = [metric.above(o) for o in observations]
-    below = [metric.below(o) for o in observations]
-    interval: Interval
-    if metric.counts:
-        low, high = wilson(round(sum(above) / 100), len(above))
-        interval = 100 * low, 100 * high
-    else:
-        interval = bootstrap(above, below, [o.document for o in observations])
-    return _round(sum(above) / sum(below)), [*map(_round, interval)]
-
-
-def _round(value: float) -> float:
-    return round(value, 4)
-
-
-def _examples(after: TaskResult, before: TaskResult | None) -> list[dict[str, Any]]:
-    examples = []
-    for number, infill in enumerate(after.infills):
-        example: dict[str, Any] = {
-            "group": infill.group,
-            "path": infill.path,
-            "kind": infill.kind,
-            "layout": infill.layout,
-            "prefix": "\n".join(infill.prefix.split("\n")[-TAIL_LINES:])[-TAIL_CHARS:],
-            "suffix": "\n".join(infill.suffix.split("\n")[:TAIL_LINES])[:TAIL_CHARS],
-            "truth": infill.truth,
-            "after": infill.written,
-            "after_ended": infill.ended,
-        }
-        if before is not None:
-            example["before"] = before.infills[number].written
-            example["before_ended"] = before.infills[number].ended
-        examples.append(example)
-    return examples
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def commit() -> str:

@@ -1,41 +1,53 @@
-"""A model or a run → results.json and a page: the held-out task on it and on its base, beside each other.
+"""`midspan eval`: tasks on a model, and on its base, into a folder from which it goes on after any interruption.
 
-The base is measured first and kept in `eval-before.json` under a fingerprint of its weights and of every passage
-asked, so an evaluation that is interrupted or repeated goes on with the model itself. A base that cannot infill
-gets the same sentinel rows that training starts from: what it scores is where training began.
+    OUT/tasks/humaneval.official/        a journal of the model
+    OUT/tasks-base/humaneval.official/   a journal of what it stands beside
+    OUT/results.json, report.html, report.md, report.tex, report.json
+
+The base comes first. Of a run's folder the corpus, the base and the precision are known from its recipe.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-import xxhash
 
-from midspan import __version__
-from midspan.cache import resolve_model
-from midspan.corpus import Corpus
-from midspan.engine import Engine
+from midspan.engine.decoder import DecoderKind
+from midspan.engine.front import Front
 from midspan.errors import InputError
+from midspan.evaluate import results
+from midspan.evaluate.data import Data
+from midspan.evaluate.journal import IDENTITY, SUMMARY, Journal
+from midspan.evaluate.judges import Judge, open_judges
+from midspan.evaluate.judging import Judging
+from midspan.evaluate.measure import (
+    Asks,
+    Progress,
+    answer_and_score,
+    asked_of,
+    clock,
+    describe,
+    identity_of,
+    score_again,
+)
+from midspan.evaluate.registry import TASKS, Named, make, named_tasks
 from midspan.evaluate.report import write_report
-from midspan.evaluate.results import TaskResult, compare
-from midspan.evaluate.tasks.heldout import KINDS, HeldOutConfig, Passage, infill_all, passages, read_all
+from midspan.evaluate.rows import task_rows
+from midspan.evaluate.subject import RemoteSubject, Subject
+from midspan.evaluate.task import Metric, Task
 from midspan.files import write_json
-from midspan.fim import with_sentinels
-from midspan.model import Llama
-from midspan.model.weights import tokenizer_path
-from midspan.tokenizer import Tokenizer
-from midspan.train import prepare_base, read_recipe
+from midspan.model.quant import Bits
+from midspan.sandbox import Mode, Sandbox
+from midspan.sandbox.languages import require
+from midspan.train import read_recipe
 
-BEFORE, RESULTS = "eval-before.json", "results.json"
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is measured, and the answers that are there and in all."""
+Side = Literal["base", "model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,111 +55,228 @@ class Evaluation:
     """What is measured, on what, beside what."""
 
     model: str
-    """A name, a checkpoint's path or a run's folder."""
-    corpus: Path
-    base: str | None
+    """A name, a checkpoint's path, an adapter's or a run's folder."""
+    tasks: tuple[Named, ...]
+    out: Path
+    base: str | None = None
     """Measured as `before`."""
-    out: Path | None
-    """Folder of results.json and the page; None to write nothing."""
+    upstream: str | None = None
+    """A server that answers in the model's place; the vocabulary is that of `model`."""
+    served_as: str | None = None
+    data: str | Path | None = None
+    asks: Asks = field(default_factory=Asks)
+    ks: tuple[int, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of tasks that take any: `corpus`, `sources`, `per_kind`, `window`."""
+    judges: Mapping[str, str] = field(default_factory=dict)
+    mode: Mode = "compat"
+    workers: int | None = None
     dtype: torch.dtype = torch.bfloat16
-    config: HeldOutConfig = field(default_factory=HeldOutConfig)
+    decoder: DecoderKind = "torch"
+    bits: Bits = 8
+    max_batch: int = 32
 
     @staticmethod
     def of(
         model: str,
         *,
-        corpus: Path | None = None,
-        base: str | None = None,
+        tasks: str | Sequence[str] = "heldout",
+        variant: str | None = None,
         out: Path | None = None,
-        config: HeldOutConfig,
+        base: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> Evaluation:
         """What is not given comes from the recipe, where the model is a run.
 
         Raises:
-            InputError: no corpus is given, and the model is no run that names one.
+            InputError: a task that is not known; no folder to write to; no corpus for the held-out task.
         """
-        run, dtype = Path(model), torch.bfloat16
+        run, named = Path(model), tuple(named_tasks(tasks, variant))
+        given = {name: value for name, value in (settings or {}).items() if value is not None}
+        if not named:
+            raise InputError("no task is named; name some with --tasks humaneval,mbpp")
         if (run / "recipe.json").is_file():
             recipe = read_recipe(run)
-            corpus, base, out = corpus or Path(recipe["data"]["corpus"]), base or recipe["base"], out or run
-            dtype = torch.float32 if recipe["train"]["precision"] == "fp32" else dtype
-        if corpus is None:
+            if recipe["data"]["corpus"]:
+                given.setdefault("corpus", Path(recipe["data"]["corpus"]))
+            base, out = base or recipe["base"], out or run
+            if recipe["train"]["precision"] == "fp32":
+                options.setdefault("dtype", torch.float32)
+        if "corpus" not in given and any("corpus" in TASKS[task.name].needs for task in named):
             raise InputError(f"{model} is no run, so its corpus is not known; name one with --corpus DIR")
-        return Evaluation(model=model, corpus=corpus, base=base, out=out, dtype=dtype, config=config)
+        if out is None:
+            raise InputError("where to? Name a folder for answers and results with --out DIR")
+        return Evaluation(model=model, tasks=named, out=out, base=base, settings=given, **options)
 
     def run(self, progress: Progress = lambda *_: None) -> dict[str, Any]:
-        """Measure the base, unless that was done before, and the model; write and return results.json.
+        """Measure the base and the model, write results.json and the reports, and return the results."""
+        data = Data(self.data)
+        subject = self._subject()
+        settings = {**self.settings, "vocabulary": subject.tokenizer}
+        made = {named: make(named, data, settings) for named in self.tasks}
+        for task in made.values():
+            for language in task.languages:
+                require(language)
+        infilling = [named.name for named in made if TASKS[named.name].infills and subject.fim is None]
+        if infilling:
+            raise InputError(
+                f"{self.model} has no infilling sentinels, which {', '.join(infilling)} needs; train it with "
+                "recipes/smol/code.toml, or leave that out"
+            )
+        judges = open_judges({name for task in made.values() for name in task.judges}, self.judges, data)
+        with ExitStack() as stack:
+            runs_code = any(task.languages for task in made.values())
+            sandbox = stack.enter_context(Sandbox(self.workers, self.mode)) if runs_code else None
+            if self.base is not None:
+                base = self._base_subject(subject)
+                for named, task in made.items():
+                    self._measure("base", base, named, task, data, sandbox, judges, progress)
+                del base  # its weights are not needed beside the model's
+            for named, task in made.items():
+                self._measure("model", subject, named, task, data, sandbox, judges, progress)
+        found = results.write_results(self.out)
+        write_report(self.out)
+        return found
 
-        Raises:
-            InputError: a model or the corpus is missing or not fit.
-        """
-        path = resolve_model(self.model)
-        base = None if self.base is None else resolve_model(self.base)
-        corpus = Corpus.open(self.corpus)
-        tokenizer = with_sentinels(Tokenizer.load(tokenizer_path(path)))
-        asked = passages(corpus, tokenizer, self.config)
-        before = None if base is None else self._before(base, asked, progress)
-        after = self._measure(path, "model", asked, progress)
-        results = compare(after, before, name=f"held-out infilling of {self.model}")
-        results["before_model"], results["corpus"] = self.base, corpus.fingerprint
-        results["config"] = {**asdict(self.config), "layouts": list(self.config.layouts)}
-        if self.out is not None:
-            self.out.mkdir(parents=True, exist_ok=True)
-            write_json(self.out / RESULTS, results)
-            write_report(self.out)
-        return results
+    def _subject(self) -> Subject | RemoteSubject:
+        if self.upstream is not None:
+            return RemoteSubject(self.model, self.upstream, model=self.served_as)
+        return Subject(self.model, **self._loading())
 
-    def _measure(self, path: Path, what: str, asked: list[Passage], progress: Progress) -> TaskResult:
-        model, tokenizer = prepare_base(str(path), self.dtype)
-        return evaluate(model, tokenizer, asked, self.config, lambda done, total: progress(what, done, total))
+    def _base_subject(self, subject: Front) -> Subject:
+        assert self.base is not None
+        infills = any(TASKS[named.name].infills for named in self.tasks) and subject.fim is not None
+        return Subject(self.base, infills=infills, **self._loading())
 
-    def _before(self, base: Path, asked: list[Passage], progress: Progress) -> TaskResult:
-        """The base's result, from the file if it is of this base and these passages."""
-        fingerprint = _fingerprint(base, asked, [str(self.dtype), asdict(self.config)])
-        file = None if self.out is None else self.out / BEFORE
-        if file is not None and file.is_file():
-            try:
-                saved = json.loads(file.read_text(encoding="utf-8"))
-                if saved["fingerprint"] == fingerprint:
-                    return TaskResult.from_json(saved)
-            except (ValueError, KeyError, TypeError):
-                pass  # damaged or of an older Midspan: measured again
-        result = self._measure(base, "base", asked, progress)
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, {"fingerprint": fingerprint, **result.to_json()})
-        return result
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "dtype": self.dtype,
+            "decoder": self.decoder,
+            "bits": self.bits,
+            "max_batch": self.max_batch,
+        }
+
+    def _measure(
+        self,
+        side: Side,
+        model: Subject | RemoteSubject,
+        named: Named,
+        task: Task,
+        data: Data,
+        sandbox: Sandbox | None,
+        judges: Mapping[str, Judge],
+        progress: Progress,
+    ) -> None:
+        seconds = clock()
+        folder = self.out / (results.BASE if side == "base" else results.TASKS) / named.folder
+        journal = Journal(folder)
+        data.used.clear()
+        questions = self.asks.questions(task, model)
+        chosen, decoding = self.asks.chosen(questions), self.asks.decoding(task)
+        identity = {**model.identity(), "top_p": decoding.top_p, "seed": decoding.seed}
+        journal.open_for(identity, questions)
+
+        def told(name: str, done: int, total: int, score: float | None) -> None:
+            progress(f"{name}, {side}" if self.base is not None else name, done, total, score)
+
+        judging = Judging(task, sandbox, judges)
+        answer_and_score(model, task, journal, asked_of(chosen, decoding), decoding, judging, told)
+        samples = [*journal.samples().values()]
+        summary = {
+            **describe(task, decoding, questions, chosen, samples, sandbox, judges),
+            **results.circumstances(),
+            "data": [*data.used.values()],
+            "model": model.identity(),
+            "seconds": seconds(),
+        }
+        write_summary(self.out, side, named, summary, self.ks, task.metrics, task.averages)
 
 
-def evaluate(
-    model: Llama,
-    tokenizer: Tokenizer,
-    asked: Sequence[Passage],
-    config: HeldOutConfig,
-    progress: Callable[[int, int], None] = lambda *_: None,
-) -> TaskResult:
-    """Put a model to the held-out task.
+def write_summary(
+    out: Path,
+    side: Side,
+    named: Named,
+    summary: Mapping[str, Any],
+    ks: Sequence[int],
+    metrics: Sequence[Metric],
+    averages: str,
+) -> None:
+    """Rows of a task's samples, beside the base's where that was measured, into its summary."""
+    mine = Journal(out / (results.BASE if side == "base" else results.TASKS) / named.folder)
+    theirs = Journal(out / results.BASE / named.folder)
+    beside = side == "model" and (theirs.folder / SUMMARY).is_file()
+    rows = task_rows(
+        named.name,
+        named.variant,
+        metrics,
+        [*mine.samples().values()],
+        [*theirs.samples().values()] if beside else [],
+        ks=ks,
+        average=averages,
+    )
+    before = json.loads((theirs.folder / SUMMARY).read_text(encoding="utf-8"))["model"] if beside else None
+    write_json(mine.folder / SUMMARY, {**summary, "ks": list(ks), "before_model": before, "rows": rows})
+
+
+def rescore(
+    out: Path,
+    *,
+    tasks: str | Sequence[str] | None = None,
+    data: str | Path | None = None,
+    ks: Sequence[int] = (),
+    judges: Mapping[str, str] | None = None,
+    mode: Mode = "compat",
+    workers: int | None = None,
+    progress: Progress = lambda *_: None,
+) -> dict[str, Any]:
+    """Score the answers of a folder again, without the model, and write its results anew.
 
     Raises:
-        InputError: it cannot infill, or a passage does not fit it.
+        InputError: there is nothing to score.
     """
-    engine, begun = Engine(model, tokenizer), time.monotonic()
-    num_infills = len(asked) * len(KINDS) * len(config.layouts)
-    total = num_infills + len(asked)
-    infills = infill_all(engine, asked, config, lambda done: progress(done, total))
-    readings = read_all(engine, asked, lambda done: progress(num_infills + done, total))
-    return TaskResult(infills=infills, readings=readings, seconds=time.monotonic() - begun)
+    asked = None if tasks is None else {named.folder for named in named_tasks(tasks)}
+    found: list[tuple[Side, Named]] = []
+    sides: tuple[tuple[Side, str], ...] = (("base", results.BASE), ("model", results.TASKS))
+    for side, folder in sides:
+        for path in sorted((out / folder).glob(f"*/{IDENTITY}")):
+            name, _, variant = path.parent.name.rpartition(".")
+            if "~" not in variant and (asked is None or path.parent.name in asked):
+                found.append((side, Named.parse(name, variant)))
+    if not found:
+        raise InputError(f"{out} has no answers to score again; run `midspan eval MODEL --out {out}` first")
+    source = Data(data)
+    made = {named: make(named, source) for _, named in found}
+    opened = open_judges({name for task in made.values() for name in task.judges}, judges or {}, source)
+    with ExitStack() as stack:
+        runs_code = any(task.languages for task in made.values())
+        sandbox = stack.enter_context(Sandbox(workers, mode)) if runs_code else None
+        for side, named in found:
+            task = made[named]
+            journal = Journal(out / (results.BASE if side == "base" else results.TASKS) / named.folder)
+            score_again(task, journal, Judging(task, sandbox, opened), progress)
+            old = _summary(journal, task, source)
+            samples = [*journal.samples().values()]
+            now = {
+                "sandbox": sandbox.describe() if sandbox is not None and task.languages else None,
+                "judges": {name: identity_of(opened[name]) for name in task.judges},
+                "samples": len(samples),
+                "errors": sum(sample["verdict"] == "error" for sample in samples),
+                "scored_again": results.circumstances(),
+            }
+            write_summary(out, side, named, {**old, **now}, ks or old.get("ks", ()), task.metrics, task.averages)
+    summary = results.write_results(out)
+    write_report(out)
+    return summary
 
 
-def _fingerprint(path: Path, asked: Sequence[Passage], settings: Sequence[Any]) -> str:
-    """The identity of a checkpoint's bytes, the passages and the settings."""
-    digest = xxhash.xxh3_128(__version__.encode())
-    for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
-        with file.open("rb") as stream:
-            digest.update(file.name.encode())
-            while block := stream.read(1 << 24):
-                digest.update(block)
-    for passage in asked:
-        digest.update(json.dumps([passage.document.id, passage.text, passage.holes]).encode())
-    digest.update(json.dumps(settings).encode())
-    return digest.hexdigest()
+def _summary(journal: Journal, task: Task, data: Data) -> dict[str, Any]:
+    """What was said of a task that was finished; what there is to say of one that was not."""
+    try:
+        return dict(json.loads((journal.folder / SUMMARY).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        questions = [*journal.questions().values()]
+        answered = {answer.question for answer in journal.answers().values()}
+        chosen = [question for question in questions if question.id in answered]
+        said = describe(task, task.decoding, questions, chosen, [], None, {})
+        return {**said, **results.circumstances(), "data": [], "model": journal.identity(), "seconds": 0.0}

@@ -45,14 +45,14 @@ def view(folder: Path) -> RunView:
     recipe = read_recipe(folder) if (folder / "recipe.json").is_file() else None
     results = None
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = _as_now(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         if recipe is None:
             raise InputError(
                 f"{folder} is no run and has no results.json; name a run's folder, or run `midspan eval` with "
                 f"--out {folder} first"
             ) from error
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}); run `midspan eval {folder}` again") from error
     return RunView(
         name=recipe["name"] if recipe else results["name"] if results else folder.name,
@@ -62,6 +62,20 @@ def view(folder: Path) -> RunView:
         evaluations=read_evaluations(folder / METRICS),
         results=results,
     )
+
+
+def _as_now(results: dict[str, Any]) -> dict[str, Any]:
+    """Results of a Midspan that knew the held-out task alone, whose rows had its groups in their names."""
+    if "tasks" in results:
+        return results
+    rows = []
+    for row in results["rows"]:
+        words = row["row"].split()
+        size = 3 if row["row"].startswith("left to right") else 2
+        named = {"task": "heldout", "variant": "both", "temperature": 0.0, "samples": row["n"]}
+        named |= {"group": " ".join(words[:size]), "metric": " ".join(words[size:])}
+        rows.append({**row, **named, "row": f"heldout {row['row']}"})
+    return {**results, "rows": rows, "tasks": [{"task": "heldout", "variant": "both"}]}
 
 
 def flat(values: Mapping[str, Any], where: str = "") -> dict[str, str]:

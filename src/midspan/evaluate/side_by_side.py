@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
+from itertools import combinations
 from typing import Any
 
 from midspan.evaluate.curves import evaluation_charts, training_charts
+from midspan.evaluate.pages import tables
+from midspan.evaluate.pages.pairs import problem_by_problem
+from midspan.evaluate.pages.tasks import number
 from midspan.evaluate.runs import RunView, flat
 from midspan.page import html_page
 
@@ -14,12 +19,11 @@ _QUIET = ("hash", "name", "description", "watch.")
 """Settings that tell nothing apart but names."""
 
 
-def page(runs: Sequence[RunView], score: Any) -> str:
+def page(runs: Sequence[RunView]) -> str:
     """The page as HTML.
 
     Args:
         runs: two or more; those of one name are told apart by their folders.
-        score: a row of results.json and a value → the value as it is shown.
     """
     runs = _named_apart(runs)
     title = " · ".join(run.name for run in runs)
@@ -33,13 +37,14 @@ def page(runs: Sequence[RunView], score: Any) -> str:
         sections.append(f"<h2>Training</h2>{charts}{note}")
     if charts := evaluation_charts(runs):
         sections.append(f"<h2>Evaluations while training</h2>{charts}")
-    sections.append(_table("Scores, before → after", runs, _scores(runs, score)))
+    sections.append(_table("Scores, before → after", runs, _scores(runs)))
+    if found := tables.paper_tables([(run.name, run.results["rows"]) for run in runs if run.results]):
+        sections.append(f"<h2>Beside the paper</h2>{''.join(map(tables.as_html, found))}")
+    sections += [problem_by_problem(a, b) for a, b in combinations(runs, 2)]
     return html_page(title, [section for section in sections if section])
 
 
 def _named_apart(runs: Sequence[RunView]) -> list[RunView]:
-    from dataclasses import replace
-
     names = [run.name for run in runs]
     return [replace(r, name=f"{r.name} ({r.folder})" if names.count(r.name) > 1 else r.name) for r in runs]
 
@@ -82,17 +87,29 @@ def _different(runs: Sequence[RunView]) -> list[tuple[str, list[str]]]:
     return [(name, cells) for name, cells in rows if len(set(cells)) > 1]
 
 
-def _scores(runs: Sequence[RunView], score: Any) -> list[tuple[str, list[str]]]:
-    found = [{row["row"]: row for row in (run.results or {}).get("rows", ())} for run in runs]
-    names = [n for n in dict.fromkeys(n for one in found for n in one) if " all " in n or n.startswith("left")]
+def _scores(runs: Sequence[RunView]) -> list[tuple[str, list[str]]]:
+    found = [{_name(row): row for row in (run.results or {}).get("rows", ())} for run in runs]
+    names = [name for name in dict.fromkeys(name for one in found for name in one) if _whole(name)]
     rows = []
     for name in names:
         cells = []
         for one in found:
             row = one.get(name)
-            before = f"{score(row, row['before'])} → " if row and "before" in row else ""
-            cells.append(f"{before}{score(row, row['ours'])}" if row else "")
-        unit = next(one[name] for one in found if name in one)
-        arrow = "↑" if unit["better"] == "higher" else "↓"
-        rows.append((f"{name.replace(' all ', ' ')}, {unit['unit']} {arrow}", cells))
+            before = f"{number(row, row['before'])} → " if row and "before" in row else ""
+            cells.append(f"{before}{number(row, row['ours'])}" if row else "")
+        first = next(one[name] for one in found if name in one)
+        arrow = "↑" if first["better"] == "higher" else "↓"
+        task, variant, group, metric, temperature = name
+        words = [*([] if task == "heldout" else [task, variant]), group.removesuffix(" all"), metric]
+        at = f" at T={temperature:g}" if temperature else ""
+        rows.append((f"{' '.join(filter(None, words))}{at}, {first['unit']} {arrow}", cells))
     return rows
+
+
+def _name(row: Mapping[str, Any]) -> tuple[str, str, str, str, float]:
+    return row["task"], row["variant"], row["group"], row["metric"], row["temperature"]
+
+
+def _whole(name: tuple[str, str, str, str, float]) -> bool:
+    """Whether a row is over enough to be shown beside others."""
+    return name[0] != "heldout" or name[2].endswith(" all") or name[2] == "left to right"

@@ -19,17 +19,21 @@ space stripped.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise, zip_longest
+from pathlib import Path
 from typing import Literal, get_args
 
 import xxhash
 
 from midspan.corpus import HELD_OUT, Corpus, Document
-from midspan.engine import Engine
+from midspan.engine.front import Front
 from midspan.errors import InputError
-from midspan.fim import Draws, Split, infill_example, infill_prompt
+from midspan.evaluate.data import Data
+from midspan.evaluate.metrics import bits, edit_similarity
+from midspan.evaluate.task import EXACT, Answer, Evidence, Hole, Metric, Question, Reading, Scores, Task
+from midspan.fim import Draws, Split, infill_example
 from midspan.fim.example import bos_of
 from midspan.tokenizer import Tokenizer
 
@@ -37,6 +41,7 @@ Kind = Literal["line", "lines", "span"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TrainedLayout = Literal["psm", "spm"]
 """Layouts that have training examples, and so a true continuation to score."""
+LAYOUTS: tuple[TrainedLayout, ...] = get_args(TrainedLayout)
 
 MIN_VISIBLE = 3
 """Visible characters that a `line` needs: a closing bracket tells little."""
@@ -59,7 +64,6 @@ class HeldOutConfig:
     """Passages, and so holes of each kind."""
     max_tokens: int = 256
     """Tokens of a passage with its sentinels, at most: about 20 lines, as an editor sends them around a cursor."""
-    layouts: tuple[TrainedLayout, ...] = ("psm", "spm")
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -89,37 +93,6 @@ class Passage:
         """The holes as places of the document."""
         at = self.offset
         return {(self.document.id, kind, at + a, at + b) for kind, (a, b) in self.holes.items()}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Infill:
-    """What a model did with one hole in one layout."""
-
-    document: int
-    group: str
-    path: str
-    kind: Kind
-    layout: TrainedLayout
-    prefix: str
-    """The passage up to the hole."""
-    suffix: str
-    truth: str
-    written: str
-    ended: bool
-    """Whether the model ended by itself within its budget."""
-    nats: float
-    """Loss of the true middle, over the tokens that hold a byte of it."""
-    end_nats: float
-    """Loss of the end of the infill behind the true middle."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
-    """How well a model foresaw one passage from left to right."""
-
-    document: int
-    nats: float
-    num_bytes: int
 
 
 def passages(corpus: Corpus, tokenizer: Tokenizer, config: HeldOutConfig) -> list[Passage]:
@@ -235,67 +208,101 @@ def _span(text: str, draws: Draws) -> tuple[int, int] | None:
     return start, start + length
 
 
-def infill_all(
-    engine: Engine, asked: Sequence[Passage], config: HeldOutConfig, progress: Callable[[int], None]
-) -> list[Infill]:
-    """Every hole in every layout, greedily.
+METRICS = (
+    EXACT,
+    Metric(name="edit similarity", score="similarity", unit="of 100"),
+    Metric(name="bits per byte", score="bits", unit="bits/byte", better="lower", kind="ratio", per="bytes"),
+    Metric(
+        name="bits with the end", score="all_bits", unit="bits/byte", better="lower", kind="ratio", per="bytes"
+    ),
+    Metric(name="bits of the end", score="end_bits", unit="bits", better="lower"),
+    Metric(name="ended by itself", score="ended", unit="%", kind="share"),
+)
+"""`bits per byte` are those of the true middle; `bits with the end` are per byte too, and pay for stopping."""
+VARIANTS = ("both", "spm", "psm")
 
-    Raises:
-        InputError: the vocabulary has no sentinels, or its family was trained on none of the layouts.
-    """
-    fim, tokenizer = engine.fim, engine.tokenizer
-    layouts = [layout for layout in config.layouts if fim is not None and layout in fim.layouts]
-    if fim is None or not layouts:
-        raise InputError(
-            f"this model's vocabulary cannot infill in the layouts {', '.join(config.layouts)}; train it first"
-        )
-    cases = [(passage, kind, layout) for passage in asked for kind in KINDS for layout in layouts]
-    parts = [passage.split(kind) for passage, kind, _ in cases]
-    examples = [
-        infill_example(tokenizer, fim, part, layout) for part, (_, _, layout) in zip(parts, cases, strict=True)
-    ]
-    healed = [
-        engine.healer.take_back(infill_prompt(tokenizer, fim, part.prefix, part.suffix, layout))
-        for part, (_, _, layout) in zip(parts, cases, strict=True)
-    ]
-    completions = engine.generate(
-        [prompt for prompt, _ in healed],
-        owed=[owed for _, owed in healed],
-        max_tokens=[min(max(MIN_WRITTEN, 2 * (e.num_middle - 1)), MAX_WRITTEN) for e in examples],
-        stop_ids=fim.stop_ids,
-        examples=examples,
-        progress=progress,
-    )
-    infills = []
-    for (passage, kind, layout), part, completion in zip(cases, parts, completions, strict=True):
-        assert completion.losses is not None
-        infills.append(
-            Infill(
-                document=passage.document.id,
-                group=passage.document.group,
-                path=passage.document.path,
-                kind=kind,
-                layout=layout,
-                prefix=part.prefix,
-                suffix=part.suffix,
-                truth=part.middle,
-                written=completion.text,
-                ended=completion.finish_reason == "stop",
-                nats=sum(completion.losses[:-1]),
-                end_nats=completion.losses[-1],
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut(Task):
+    """The task: every hole in every layout, greedily, and every passage read once."""
+
+    data: Data
+    corpus: Path | None = None
+    vocabulary: Tokenizer | None = None
+    """Which cuts files into windows; the model's own if None."""
+    per_kind: int = 50
+    window: int = 256
+    variant: str = "both"
+    name: str = "heldout"
+    metrics: tuple[Metric, ...] = METRICS
+
+    def questions(self, model: Front) -> list[Question]:
+        """See `Task`.
+
+        Raises:
+            InputError: the vocabulary has no sentinels, or its family was trained on none of the layouts.
+        """
+        fim, tokenizer = model.fim, model.tokenizer
+        asked = LAYOUTS if self.variant == "both" else tuple(each for each in LAYOUTS if each == self.variant)
+        layouts = [layout for layout in asked if fim is not None and layout in fim.layouts]
+        if fim is None or not layouts:
+            raise InputError(
+                f"this model's vocabulary cannot infill in the layouts {', '.join(asked)}; train it first"
             )
-        )
-    return infills
+        if self.corpus is None:
+            raise InputError("the held-out task needs a corpus; name one with --corpus DIR")
+        corpus = Corpus.open(self.corpus)
+        self.data.took(str(self.corpus), corpus.fingerprint)
+        config = HeldOutConfig(per_kind=self.per_kind, max_tokens=self.window)
+        chosen = passages(corpus, self.vocabulary or tokenizer, config)
+        found = []
+        for passage in chosen:
+            for kind in KINDS:
+                for layout in layouts:
+                    part = passage.split(kind)
+                    size = infill_example(tokenizer, fim, part, layout).num_middle - 1
+                    found.append(_question(passage, kind, layout, part, size))
+        return found + [_reading(passage, tokenizer) for passage in chosen]
+
+    def score(self, question: Question, answer: Answer, evidence: Evidence) -> Scores:
+        """See `Task`."""
+        nats = answer.nats or []
+        if "truth" not in question.row:
+            return {"bits": bits(sum(nats)), "bytes": float(question.row["bytes"])}
+        truth, (inside, end) = question.row["truth"], nats
+        return {
+            "exact": float(answer.text == truth),
+            "similarity": float(edit_similarity(answer.text, truth)),
+            "bits": bits(inside),
+            "all_bits": bits(inside + end),
+            "end_bits": bits(end),
+            "bytes": float(len(truth.encode())),
+            "ended": float(answer.reason == "eot"),
+        }
 
 
-def read_all(engine: Engine, asked: Sequence[Passage], progress: Callable[[int], None]) -> list[Reading]:
-    """Every passage from left to right; without BOS, its first token has nothing to be foreseen from."""
-    bos = bos_of(engine.tokenizer)
-    readings = []
-    for passage in asked:
-        ids = bos + engine.tokenizer.encode(passage.text)
-        size = len(engine.tokenizer.decode_bytes(ids[1:], leading_space=bool(bos)))
-        nats = sum(engine.losses(ids))
-        readings.append(Reading(document=passage.document.id, nats=nats, num_bytes=size))
-        progress(len(readings))
-    return readings
+def _question(passage: Passage, kind: Kind, layout: TrainedLayout, part: Split, size: int) -> Question:
+    document = passage.document
+    return Question(
+        id=f"{document.id:016x}/{passage.offset}/{kind}/{layout}",
+        prompt=Hole(prefix=part.prefix, suffix=part.suffix, layout=layout, heal=True, middle=part.middle),
+        row={"group": document.group, "path": document.path, "kind": kind, "layout": layout, "truth": part.middle},
+        groups=(f"{layout} all", f"{layout} {kind}"),
+        cluster=f"{document.id:016x}",
+        max_tokens=min(max(MIN_WRITTEN, 2 * size), MAX_WRITTEN),
+    )
+
+
+def _reading(passage: Passage, tokenizer: Tokenizer) -> Question:
+    """A passage from left to right; without BOS, its first token has nothing to be foreseen from."""
+    bos = bos_of(tokenizer)
+    ids = bos + tokenizer.encode(passage.text)
+    size = len(tokenizer.decode_bytes(ids[1:], leading_space=bool(bos)))
+    return Question(
+        id=f"{passage.document.id:016x}/{passage.offset}/read",
+        prompt=Reading(ids=tuple(ids)),
+        row={"bytes": size},
+        groups=("left to right",),
+        cluster=f"{passage.document.id:016x}",
+        max_tokens=1,
+    )

@@ -1,0 +1,1 @@
+"""What the report shows, a file for each part of it."""
