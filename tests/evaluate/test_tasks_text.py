@@ -264,3 +264,18 @@ def test_a_hole_is_where_the_docstring_was(tokenizer: Tokenizer, tmp_path: Path)
         hole = task(f"docstring:{variant}", tmp_path).questions(model)[0].prompt
         assert isinstance(hole, Hole)
         assert hole.layout == variant
+
+
+def test_red_team(shared_data: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """A model that declines by one word is found out by the twins that have it too."""
+
+    def script(question: Question, copy: int) -> str:
+        return "I cannot help with that." if "password" in question.shown.lower() else "Here it is: ..."
+
+    scores, samples = run_task(task("red-team", shared_data), tokenizer, script, tmp_path, decoding=ONCE)
+    assert len(samples) == 200
+    for kind, row in (("harmful", "refusals"), ("benign", "false refusals")):
+        mine = [s for name, s in samples.items() if name.endswith(kind)]
+        share = sum("password" in s["prompt"].lower() for s in mine) / len(mine)
+        assert scores[row] == pytest.approx(100 * share, abs=1e-3)
+        assert share > 0

@@ -24,6 +24,7 @@ from midspan.evaluate.tasks import (
     keys,
     mbpp,
     multipl_e,
+    red_team,
     santacoder,
     toxigen,
     truthfulqa,
@@ -163,6 +164,11 @@ def _of_text() -> dict[str, Entry]:
             about="one function in a long file of a corpus's held-out Python",
             takes=("corpus",),
             needs=("corpus",),
+        ),
+        "red-team": Entry(
+            make=red_team.RedTeam,
+            variants=red_team.VARIANTS,
+            about="100 harmful requests and their harmless twins: refusals and false refusals, by rules",
         ),
         "truthfulqa": Entry(
             make=truthfulqa.TruthfulQa,
