@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.util
 import statistics
@@ -10,12 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from benchmarks.gpu.shapes import SHAPES, bytes_needed, flops_of, peak_tflops
 from midspan.model import Llama, Segments
 from midspan.model.lora import LoraConfig, add_lora
 from midspan.model.loss import cross_entropy_sum
-from midspan.train.parallel import ParallelConfig, lighten
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Step = Callable[[torch.Tensor], float]
@@ -27,8 +28,13 @@ def ours(shape: str, method: str, device: torch.device, *, recompute: bool, comp
     if method == "lora":
         add_lora(model, LoraConfig(rank=16), [], seed=0)
         model.to(device)
-    checkpointing = "full" if recompute else "none"
-    lighten(model, ParallelConfig(compile=compiled, activation_checkpointing=checkpointing), train=method)
+    for layer in model.model.layers:
+        if recompute:
+            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+        if compiled:
+            layer.compile(dynamic=True)
+    if compiled and not hasattr(Segments.attend, "_torchdynamo_disable"):
+        Segments.attend = torch.compiler.disable(Segments.attend)  # as training does: documents differ by row
     optimizer = _adamw(model, device)
 
     def step(ids_l: torch.Tensor) -> float:
