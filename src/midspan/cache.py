@@ -72,7 +72,7 @@ SHIPPED: dict[str, ShippedAdapter] = {
     DEFAULT: ShippedAdapter(
         base="smollm2-135m",
         licence="Apache-2.0",
-        about="SmolLM2-135M taught to infill Python and to read 16,384 tokens; an adapter, 15 MB",
+        about="SmolLM2-135M on Python with infilling, rows of 16,384 tokens; an adapter, 15 MB",
     ),
 }
 
