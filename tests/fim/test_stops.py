@@ -137,6 +137,13 @@ def test_nothing_is_held_back_for_long() -> None:
     assert [free.push(piece) for piece in ("x", "\n    ret", "ries", " = 3")] == ["x", "", "\n    retries", " = 3"]
 
 
+def test_a_blank_line_before_the_suffix_is_held_back_with_it() -> None:
+    """However far it is indented."""
+    stopper = Stopper(StopRules(suffix=True), "x = 1", "\nreturn y\n")
+    assert "".join(map(stopper.push, "\n    \nreturn y\n")) == ""
+    assert (stopper.text, stopper.reason) == ("", "suffix")
+
+
 @pytest.mark.parametrize(
     "bad", [{"strings": ("a", "")}, {"max_lines": -1}], ids=["empty string", "negative lines"]
 )

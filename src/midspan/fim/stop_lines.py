@@ -205,5 +205,5 @@ def _indent(line: str) -> int:
 
 
 def _may_become(line: str, target: str) -> bool:
-    """Whether a line, as far as it goes, may be the target with blanks behind it."""
-    return target.startswith(line) or line.rstrip() == target
+    """Whether a line, as far as it goes, may be the target with blanks behind it, or a blank one before it."""
+    return not line.strip() or target.startswith(line) or line.rstrip() == target
