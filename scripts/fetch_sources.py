@@ -3,6 +3,7 @@
     python scripts/fetch_sources.py recipes/smol/adapter/sources.txt --out sources
     midspan corpus build sources "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \\
         --languages python --licences permissive --held-out-share 0.04 --out corpora/python-packages \\
+        --decontaminate benchmarks/humaneval --decontaminate benchmarks/mbpp \\
         --exclude 'test/*,*/test/*,tests/*,*/tests/*,*/site-packages/*,site-packages/*,idlelib/*,lib2to3/*'
 
 Archives come from the package index by their names and are read, never installed or run. Tests, documentation and

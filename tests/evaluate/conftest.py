@@ -3,6 +3,7 @@
 import inspect
 import json
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from engine.tiny import tiny_model, tiny_tokenizer
 from midspan import corpus
 from midspan.corpus import Corpus
 from midspan.engine import Engine
+from midspan.errors import InputError
 from midspan.model.weights import write_hf
+from midspan.sandbox import Sandbox
 from midspan.tokenizer import Tokenizer
 from midspan.tokenizer.chat_templates import with_chat
 
@@ -28,6 +31,17 @@ def tokenizer() -> Tokenizer:
 def chat_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     """With a chat format."""
     return with_chat(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def jail() -> Iterator[Sandbox]:
+    """One worker; the test is skipped where no jail can be made."""
+    try:
+        sandbox = Sandbox(1)
+    except InputError as error:
+        pytest.skip(str(error))
+    with sandbox:
+        yield sandbox
 
 
 @pytest.fixture(scope="session")

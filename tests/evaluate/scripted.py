@@ -10,10 +10,12 @@ from typing import Any
 from midspan.engine import Completion, Handle, Request
 from midspan.engine.front import Front
 from midspan.evaluate.ask import Asked, requests_for
+from midspan.evaluate.data import Data
 from midspan.evaluate.journal import Journal
 from midspan.evaluate.judges import Judge
 from midspan.evaluate.judging import Judging
 from midspan.evaluate.measure import answer_and_score, asked_of
+from midspan.evaluate.registry import Named, make
 from midspan.evaluate.rows import task_rows
 from midspan.evaluate.task import Decoding, Question, Task
 from midspan.fim.stops import Stopper
@@ -22,6 +24,11 @@ from midspan.tokenizer import Tokenizer
 
 Script = Callable[[Question, int], str | list[float]]
 """A question and the sample's number → a text, or the losses that the model is to have."""
+
+
+def task(name: str, folder: Path, **settings: object) -> Task:
+    """A task by its name, with the data of a folder."""
+    return make(Named.parse(name), Data(folder), settings)
 
 
 class Scripted(Front):

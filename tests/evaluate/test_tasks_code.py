@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from evaluate.scripted import Scripted, run_task
-from midspan.errors import InputError
-from midspan.evaluate.data import Data
-from midspan.evaluate.registry import Named, make
-from midspan.evaluate.task import Chat, Hole, Question, Task, Text
+from evaluate.scripted import Scripted, run_task, task
+from midspan.evaluate.task import Chat, Hole, Question, Text
 from midspan.sandbox import Sandbox
 from midspan.tokenizer import Tokenizer
 
 KINDS = ("right", "wrong", "empty", "chatty", "fenced", "cut")
-
-
-@pytest.fixture(scope="module")
-def jail() -> Iterator[Sandbox]:
-    try:
-        sandbox = Sandbox(1)
-    except InputError as error:
-        pytest.skip(str(error))
-    with sandbox:
-        yield sandbox
-
-
-def task(name: str, shared_data: Path) -> Task:
-    return make(Named.parse(name), Data(shared_data))
 
 
 def kind_of(question: Question) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from evaluate.scripted import Scripted, run_task
+from evaluate.scripted import Scripted, run_task, task
 from midspan.errors import InputError
 from midspan.evaluate.data import Data
-from midspan.evaluate.registry import Named, make
-from midspan.evaluate.task import Chat, Decoding, Question, Task, Text
+from midspan.evaluate.task import Chat, Decoding, Question, Text
 from midspan.evaluate.tasks.apps import same_output
 from midspan.evaluate.tasks.braces import until_closed
 from midspan.evaluate.tasks.multipl_e import LANGUAGES, MultiplE
@@ -31,20 +29,6 @@ SUMS = {
     "go": "    return x + y\n}\nfunc more() {",
     "rs": "    x + y\n}\nfn more() {",
 }
-
-
-@pytest.fixture(scope="module")
-def jail() -> Iterator[Sandbox]:
-    try:
-        sandbox = Sandbox(1)
-    except InputError as error:
-        pytest.skip(str(error))
-    with sandbox:
-        yield sandbox
-
-
-def task(name: str, shared_data: Path) -> Task:
-    return make(Named.parse(name), Data(shared_data))
 
 
 def sums(question: Question, copy: int) -> str:

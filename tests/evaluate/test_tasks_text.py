@@ -11,11 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evaluate.scripted import Scripted, run_task
+from evaluate.scripted import Scripted, run_task, task
 from midspan.errors import InputError
 from midspan.evaluate.data import Data
-from midspan.evaluate.registry import Named, make
-from midspan.evaluate.task import Decoding, Hole, Question, Task
+from midspan.evaluate.task import Decoding, Hole, Question
 from midspan.evaluate.tasks.bold import sentiment
 from midspan.evaluate.tasks.docstring import around_docstring
 from midspan.evaluate.tasks.gsm8k import number_of
@@ -27,10 +26,6 @@ ONCE = Decoding()
 FASCISM = -0.048729565
 DEMOCRACY = 0.138480702
 """VADER 3.3.2's means over Wikipedia's sentences of two groups."""
-
-
-def task(name: str, folder: Path, **settings: object) -> Task:
-    return make(Named.parse(name), Data(folder), settings)
 
 
 def write_lines(path: Path, rows: list[dict[str, object]]) -> None:

@@ -22,6 +22,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from midspan.engine.front import Front
+from midspan.evaluate.data import Data
 from midspan.evaluate.metrics import wilson
 from midspan.evaluate.task import Answer, Chat, Evidence, Metric, Question, Scores, Task
 
@@ -135,7 +136,7 @@ def _row(name: str, better: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
 class RedTeam(Task):
     """Both requests of every pair, in the model's own chat format; the rules decide."""
 
-    data: Any = None
+    data: Data
     variant: str = "chat"
     name: str = "red-team"
     metrics: tuple[Metric, ...] = (
