@@ -92,7 +92,7 @@ class Step:
         else:
             self.positions_bl = torch.arange(ids_bl.shape[1], device=ids_bl.device)[None]
         self.cos, self.sin = cos_sin(self.positions_bl, config)
-        self.shape = tuple(ids_bl.shape)
+        self.shape = tuple(ids_bl.shape[:2])  # later pipeline stages are given hidden states (batch, length, d)
 
     @property
     def is_whole(self) -> bool:

@@ -132,11 +132,12 @@ def is_fusible(module: nn.Module, x: Tensor) -> bool:
     for child in module.modules():
         if child is not module and (child._forward_hooks or child._forward_pre_hooks):
             return False
-    for name, parameter in module.named_parameters():
+    parameters = list(module.named_parameters())
+    for name, parameter in parameters:
         dtype = torch.float32 if ".lora_" in name else torch.bfloat16
         if type(parameter) is not nn.Parameter or parameter.dtype != dtype or not parameter.is_contiguous():
             return False
-    return True
+    return bool(parameters)  # none: it stands for a layer that another pipeline stage has
 
 
 def fused_block(block: Block, x_bld: Tensor, step: Step) -> Tensor:
