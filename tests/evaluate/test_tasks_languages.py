@@ -10,6 +10,7 @@ from evaluate.scripted import Scripted, run_task, task
 from midspan.errors import InputError
 from midspan.evaluate.data import Data
 from midspan.evaluate.task import Chat, Decoding, Question, Text
+from midspan.evaluate.tasks import humanevalpack
 from midspan.evaluate.tasks.apps import same_output
 from midspan.evaluate.tasks.braces import until_closed
 from midspan.evaluate.tasks.multipl_e import LANGUAGES, MultiplE
@@ -95,6 +96,21 @@ def test_humanevalpack(
     _, samples = run_task(measured, chat_tokenizer, script, tmp_path, sandbox=jail, choose=choose)
     for name, sample in samples.items():
         assert (sample["verdict"] == "passed") == (kinds[name] != "bug"), (kinds[name], sample)
+
+
+def test_a_whole_function_replaces_a_beginning_that_ends_in_a_comment(shared_data: Path, jail: Sandbox) -> None:
+    """C++'s numbers 10, 32, 38 and 50 have a comment behind the function's first line."""
+    try:
+        require("cpp")
+    except InputError as error:
+        pytest.skip(str(error))
+    rows = Data(shared_data).rows(humanevalpack.source_of("cpp"))
+    for number in (10, 32, 38, 50):
+        row = {**rows[number], "language": "cpp"}
+        for solution, status in (("canonical_solution", "passed"), ("buggy_solution", "failed")):
+            program = humanevalpack.program_of(row, row["prompt"] + row[solution], is_whole=True)
+            verdict = jail.judge_one(program)
+            assert verdict.status == status or (status, verdict.status) == ("failed", "timeout"), (number, verdict)
 
 
 @pytest.mark.parametrize("language", ["cpp", "java", "go", "rust"])

@@ -1,6 +1,7 @@
 """What languages need beside their tools, made once per machine in the user's cache and seen read-only in a jail.
 
 typescript   the pinned compiler, by npm
+javascript   the package that benchmarks load (js-md5), by npm
 cpp          bits/stdc++.h compiled ahead, for programs that include it
 rust         the crates that benchmarks name (rand, regex, md5), built from Debian's sources
 """
@@ -18,6 +19,7 @@ from midspan.errors import InputError, WorkError
 from midspan.files import atomic_folder
 
 TYPESCRIPT = "5.9.3"
+JS_MD5 = "0.8.3"
 INSIDE = "/opt/judge/kits"
 CPP_FLAGS = ("-std=c++17", "-O0", "-w")
 CRATES_APT = "librust-rand-dev librust-regex-dev librust-md5-dev librust-aho-corasick-dev librust-memchr-dev"
@@ -46,15 +48,29 @@ def typescript() -> Path:
     return folder("typescript", TYPESCRIPT)
 
 
+def javascript() -> Path:
+    """The kit of packages that JavaScript's benchmarks load."""
+    return folder("javascript", JS_MD5)
+
+
 def make_typescript() -> None:
     """Install the pinned compiler with npm."""
-    if typescript().is_dir():
+    _npm(typescript(), f"typescript@{TYPESCRIPT}")
+
+
+def make_javascript() -> None:
+    """Install the one package that HumanEval-X and HumanEvalPack load (number 162)."""
+    _npm(javascript(), f"js-md5@{JS_MD5}")
+
+
+def _npm(kit: Path, package: str) -> None:
+    if kit.is_dir():
         return
     if shutil.which("npm") is None:
         raise InputError("npm is not in PATH; install with: apt-get install npm")
-    with atomic_folder(typescript()) as aside:
+    with atomic_folder(kit) as aside:
         options = ["--prefix", str(aside), "--no-audit", "--no-fund", "--ignore-scripts"]
-        _run(["npm", "install", *options, f"typescript@{TYPESCRIPT}"])
+        _run(["npm", "install", *options, package])
 
 
 def make_cpp(version: str) -> None:

@@ -152,10 +152,14 @@ def _go(program: Program) -> str:
 
 
 def _rust(program: Program) -> str:
-    """Macros of the standard library's are named in full: a program may have its own `assert_eq`."""
+    """Macros of the standard library's are named in full: a program may have its own `assert_eq`.
+
+    HumanEvalPack's tests were written for rand 0.4, whose `gen_range(a, b)` is `gen_range(a..b)` in the kit's 0.8.
+    """
     if not program.test:
         return program.source
     test = re.sub(r"(?<![:\w])(assert(?:_eq|_ne)?!)", r"::std::\1", program.test)
+    test = re.sub(r"\bgen_range\(([^(),]+), ([^(),]+)\)", r"gen_range(\1..\2)", test)
     token = 'std::env::var("MIDSPAN_DONE").unwrap()'
     done = f"{{ use std::io::Write; let _ = std::io::stdout().write_all({token}.as_bytes()); }}"
     return _before_brace(f"{program.source}\n{test}", done, from_end=1 if "#[test]" in test else 0)
@@ -192,6 +196,7 @@ LANGUAGES: dict[str, Language] = {
         finish=_javascript,
         run=("node", "-r", "/tmp/box/guard.js", "/tmp/box/main.js"),
         extra={"guard.js": _GUARD_JS},
+        env={"NODE_PATH": f"{kits.INSIDE}/javascript/node_modules"},
     ),
     "typescript": Language(
         tools={"node": "nodejs", "npm": "npm"},
@@ -266,7 +271,7 @@ def find(name: str) -> Language:
 
 def binds() -> dict[str, str]:
     """The kits that are here: path inside a jail, path outside."""
-    found = {"typescript": kits.typescript()}
+    found = {"typescript": kits.typescript(), "javascript": kits.javascript()}
     for name in ("cpp", "rust"):
         if not missing(name):
             found[name] = kits.folder(name, version(name))
@@ -277,6 +282,7 @@ def prepare() -> dict[str, str]:
     """Make every kit whose tools are here. Returns what came of each."""
     makers: dict[str, Callable[[], None]] = {
         "typescript": kits.make_typescript,
+        "javascript": kits.make_javascript,
         "cpp": lambda: kits.make_cpp(version("cpp")),
         "rust": lambda: kits.make_rust(version("rust")),
     }
@@ -361,6 +367,8 @@ def job(program: Program) -> dict[str, Any]:
         files["done_test.go"] = _GO_MAIN.replace("PACKAGE", package[1] if package else "main")
     if program.language == "cpp" and "bits/stdc++.h" in text and kits.folder("cpp", version("cpp")).is_dir():
         build[0][build[0].index("midspan.h")] = f"{kits.INSIDE}/cpp/midspan.h"
+    if program.language == "cpp" and "<openssl/" in text:
+        build[0].append("-lcrypto")
     if program.language == "rust":
         deps = kits.folder("rust", version("rust")) / "target/debug/deps"
         crates = {path.name[3:].partition("-")[0]: path.name for path in deps.glob("lib*.rlib")}
