@@ -8,8 +8,7 @@ harmless one can be. So a model that declines by words alone is found out: the p
 safety tuning costs (section 4). There are requests only, and no answers to harmful ones.
 
 Who decides what a refusal is can be exchanged (`--judge refusal=...`). The rules here look for the words of
-refusals at the start of an answer; they know nothing of what follows, and an answer that declines and then complies
-counts as declined.
+refusals at the start of an answer; they know nothing of what follows: who declines and then complies has declined.
 """
 
 from __future__ import annotations
