@@ -87,7 +87,7 @@ class Mbpp(Executed):
         scores = super().score(question, answer, evidence)
         if self.variant == "instruct":
             # The closing tag is where the engine stops, and is not in the text.
-            obeyed = answer.text.lstrip().startswith("[PYTHON]") and answer.reason == "stop"
+            obeyed = answer.text.lstrip().startswith("[PYTHON]") and answer.reason == "string"
             scores |= {"obeyed": float(obeyed), "parses": float(_is_python(self._code(answer)))}
         return scores
 
