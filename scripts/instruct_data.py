@@ -6,9 +6,9 @@
     FOLDER/test.jsonl           the tasks that are measured (11 to 510), for decontamination
     FOLDER/conversations.jsonl  what is trained on, with the safety set
 
-Tasks 511 to 974, MBPP's own for validation and training, are the questions. A stub must not pass their tests; their
-solution must, under two hash seeds, and mutants of it must be noticed. Whatever resembles a task that is measured, or
-one of HumanEval's, falls out. MBPP is CC-BY-4.0.
+Tasks 511 to 974, MBPP's own for validation and training, are the questions. A stub must not pass their
+tests; their solution must, under two hash seeds, and mutants of it must be noticed. Whatever resembles a
+task that is measured, or one of HumanEval's, falls out. MBPP is CC-BY-4.0.
 """
 
 from __future__ import annotations
