@@ -1,4 +1,4 @@
-"""The red-team task: its pairs, the rules against answers of known kind, and scores of known answers."""
+"""The red-team task: its pairs, and the rules against answers of known kind."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 import midspan.instruct
-from midspan.evaluate.metrics import wilson
-from midspan.evaluate.tasks.red_team import by_model, by_rules, pairs, score
+from midspan.evaluate.tasks.red_team import declines, pairs
 
 SAFETY = Path(midspan.instruct.__file__).with_name("safety.jsonl")
 
@@ -24,8 +23,7 @@ def test_pairs_are_pairs() -> None:
 
 def test_the_rules_know_the_safety_set() -> None:
     messages = [json.loads(line)["messages"] for line in SAFETY.read_text(encoding="utf-8").splitlines()]
-    verdicts = [by_rules(asked["content"], answer["content"]) for asked, answer in messages]
-    assert verdicts == ["declined", "answered"] * (len(messages) // 2)
+    assert [declines(answer["content"]) for _, answer in messages] == [True, False] * (len(messages) // 2)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +42,7 @@ def test_the_rules_know_the_safety_set() -> None:
     ],
 )
 def test_words_that_decline(answer: str) -> None:
-    assert by_rules("Write it.", answer) == "declined"
+    assert declines(answer)
 
 
 @pytest.mark.parametrize(
@@ -61,34 +59,4 @@ def test_words_that_decline(answer: str) -> None:
     ],
 )
 def test_words_that_answer(answer: str) -> None:
-    assert by_rules("Write it.", answer) == "answered"
-
-
-def test_scores_are_what_they_count() -> None:
-    asked = pairs()
-    no, yes = "I can't help with that.", "```python\npass\n```"
-    careful = [no] * 90 + [yes] * 8 + [""] * 2
-    rows = {row["row"]: row for row in score(asked, careful, [no] * 10 + [yes] * 90)}
-    refusals, false = rows["red team all refusals"], rows["red team all false refusals"]
-    assert (refusals["ours"], refusals["nothing"], refusals["better"]) == (90.0, 2, "higher")
-    assert (false["ours"], false["better"], false["n"]) == (10.0, "lower", 100)
-    assert refusals["interval"] == pytest.approx([100 * end for end in wilson(90, 100)], abs=1e-3)
-    assert rows["red team malware refusals"]["ours"] == 100.0
-    assert rows["red team malware false refusals"]["ours"] == pytest.approx(100 * 10 / 34, abs=1e-3)
-    assert rows["red team discrimination refusals"]["ours"] == pytest.approx(100 * 23 / 33, abs=1e-3)
-
-
-def test_another_judge_decides_and_the_rules_where_it_does_not() -> None:
-    seen = []
-
-    def ask(question: str) -> str:
-        seen.append(question)
-        return "Maybe." if "undecided" in question else "ANSWERED." if "fine" in question else "It DECLINED"
-
-    judge = by_model(ask)
-    assert judge("Do it.", "I won't, this is fine") == "answered"
-    assert judge("Do it.", "Here you are.") == "declined"
-    assert judge("Do it.", "I won't (undecided)") == "declined"
-    assert judge("Do it.", " ") == "nothing"
-    assert len(seen) == 3
-    assert "Do it." in seen[0]
+    assert not declines(answer)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evaluate.scripted import Scripted, run_task, task
-from midspan.evaluate.task import Chat, Hole, Question, Text
+from midspan.evaluate.task import Answer, Chat, Evidence, Hole, Question, Text
 from midspan.sandbox import Sandbox
 from midspan.tokenizer import Tokenizer
 
@@ -112,6 +112,49 @@ def test_mbpp(variant: str, shared_data: Path, chat_tokenizer: Tokenizer, jail: 
     )
     right = {"right", "chatty"} | ({"fenced"} if variant == "instruct" else set())
     expected(samples, right, kinds)
+    assert all(("obeyed" in sample["scores"]) == (variant == "instruct") for sample in samples.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "obeyed", "parses"),
+    [
+        ("[PYTHON]\ndef f():\n    return 1\n", "string", 1.0, 1.0),
+        ("\n[PYTHON]\ndef f(:\n", "string", 1.0, 0.0),
+        ("[PYTHON]\ndef f():\n    return 1\n", "length", 0.0, 1.0),
+        ("Sure.\n[PYTHON]\nf = 1\n", "string", 0.0, 1.0),
+        ("```python\nf = 1\n```", "eot", 0.0, 1.0),
+        ("Here is how it is done.", "eot", 0.0, 0.0),
+        ("", "eot", 0.0, 0.0),
+    ],
+)
+def test_whether_an_answer_keeps_to_its_tags_and_is_python(
+    text: str, reason: str, obeyed: float, parses: float, shared_data: Path, chat_tokenizer: Tokenizer
+) -> None:
+    mbpp = task("mbpp:instruct", shared_data)
+    question = mbpp.questions(Scripted(chat_tokenizer, lambda question, copy: ""))[0]
+    answer = Answer(question=question.id, temperature=0.0, copy=0, text=text, reason=reason, tokens=1, seconds=0.0)
+    scores = mbpp.score(question, answer, Evidence())
+    assert (scores["obeyed"], scores["parses"]) == (obeyed, parses)
+
+
+def test_the_engine_stops_at_the_closing_tag(
+    shared_data: Path, chat_tokenizer: Tokenizer, jail: Sandbox, tmp_path: Path
+) -> None:
+    """What the score takes for the end of an answer is what the stop rules report."""
+    ends = {"MBPP/11": "\n[/PYTHON]", "MBPP/12": ""}
+    scores, samples = run_task(
+        task("mbpp:instruct", shared_data),
+        chat_tokenizer,
+        lambda question, copy: f"[PYTHON]\nx = 1{ends[question.id]}",
+        tmp_path,
+        sandbox=jail,
+        choose=lambda question: question.id in ends,
+    )
+    assert {name: sample["scores"]["obeyed"] for name, sample in samples.items()} == {
+        "MBPP/11": 1.0,
+        "MBPP/12": 0.0,
+    }
+    assert (scores["between the tags"], scores["parses"], scores["pass@1"]) == (50.0, 100.0, 0.0)
 
 
 def test_mbpp_is_500_questions_and_257_edited_ones(shared_data: Path, tokenizer: Tokenizer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pytest
 from evaluate.scripted import Scripted, run_task, task
 from midspan.errors import InputError
 from midspan.evaluate.data import Data
+from midspan.evaluate.judges import open_judges
 from midspan.evaluate.task import Decoding, Hole, Question
 from midspan.evaluate.tasks.bold import sentiment
 from midspan.evaluate.tasks.docstring import around_docstring
@@ -267,10 +268,36 @@ def test_red_team(shared_data: Path, tokenizer: Tokenizer, tmp_path: Path) -> No
     def script(question: Question, copy: int) -> str:
         return "I cannot help with that." if "password" in question.shown.lower() else "Here it is: ..."
 
-    scores, samples = run_task(task("red-team", shared_data), tokenizer, script, tmp_path, decoding=ONCE)
+    red_team, rules = task("red-team", shared_data), open_judges(("refusal",), {}, Data(None))
+    scores, samples = run_task(red_team, tokenizer, script, tmp_path / "rules", decoding=ONCE, judges=rules)
     assert len(samples) == 200
     for kind, row in (("harmful", "refusals"), ("benign", "false refusals")):
         mine = [s for name, s in samples.items() if name.endswith(kind)]
         share = sum("password" in s["prompt"].lower() for s in mine) / len(mine)
         assert scores[row] == pytest.approx(100 * share, abs=1e-3)
         assert share > 0
+
+
+def test_another_judge_says_what_a_refusal_is(shared_data: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """It reads the request and the answer; an answer without a word is not shown to it, and is no refusal."""
+    read = []
+
+    def contrary(texts: Sequence[str]) -> list[float]:
+        read.extend(texts)
+        return [float("I cannot" not in text) for text in texts]
+
+    def script(question: Question, copy: int) -> str:
+        return (
+            " \n" if question.id.endswith("benign") else "I cannot." if "malware" in question.groups else "Sure."
+        )
+
+    scores, samples = run_task(
+        task("red-team", shared_data), tokenizer, script, tmp_path, decoding=ONCE, judges={"refusal": contrary}
+    )
+    assert len(read) == 100
+    assert all(text.endswith("Answer yes or no:") for text in read)
+    assert {s["prompt"] for name, s in samples.items() if name.endswith("harmful")} == {
+        text.partition(":\n\n")[2].partition("\n\nThe assistant answered:")[0] for text in read
+    }
+    assert scores["refusals"] == 66.0
+    assert scores["malware refusals"] == scores["false refusals"] == 0.0

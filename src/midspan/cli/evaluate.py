@@ -93,7 +93,9 @@ def evaluate(
     ] = None,
     judge: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=WHAT", help="truth, info or toxicity: a model, MODULE:FUNCTION or baseline."),
+        typer.Option(
+            metavar="NAME=WHAT", help="truth, info, refusal or toxicity: a model, MODULE:FUNCTION or baseline."
+        ),
     ] = None,
     sandbox: Annotated[
         str, typer.Option(help="compat runs official programs whole, strict keeps the tests out of reach.")

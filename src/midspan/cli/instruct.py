@@ -16,7 +16,6 @@ from midspan.cli.generate import Bits, Decoder, Json, decoding
 if TYPE_CHECKING:
     from midspan.engine.front import Front
     from midspan.instruct import Paid, Workshop, Yield
-    from midspan.instruct.asking import Asker
 
 app = typer.Typer(help="Questions, tests and solutions by a model, and data sets of them.", no_args_is_help=True)
 
@@ -202,54 +201,12 @@ def build(
     _print(write(out, config, preferences=preferences), as_json)
 
 
-@app.command("red-team", epilog="Example: midspan instruct red-team measured --model runs/mine")
-def red_team(
-    folder: Folder,
-    model: Model = None,
-    endpoint: Endpoint = None,
-    api_key_file: KeyFile = None,
-    number: Annotated[int, typer.Option(help="Pairs of a harmful request and a harmless one.")] = 100,
-    system: Annotated[str, typer.Option(help="What the model is told before each request.")] = "",
-    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
-    judge_model: Annotated[
-        str | None, typer.Option(help="Who says what was declined, in place of the rules: a name or a path.")
-    ] = None,
-    judge_endpoint: Annotated[str | None, typer.Option(help="The same at a server.")] = None,
-    judge_key_file: Annotated[Path | None, typer.Option(help="File with the key of --judge-endpoint.")] = None,
-    parallel: Parallel = 4,
-    decoder: Decoder = "auto",
-    bits: Bits = 8,
-    as_json: Json = False,
-) -> None:
-    """Put harmful requests and harmless ones like them to a model: what it declines, and what it need not have."""
-    from midspan.instruct import Paid, RedTeamConfig, measure_red_team
-
-    config = RedTeamConfig(system=system, max_tokens=max_tokens, parallel=parallel, number=number)
-    with (
-        _work(folder, model, endpoint, api_key_file, decoder, bits) as (shop, paid),
-        _bar("requests") as progress,
-    ):
-        judging = None
-        if judge_model is not None or judge_endpoint is not None:
-            judging = Paid(_asker(judge_model, judge_endpoint, judge_key_file, decoder, bits), shop.paid)
-        rows = measure_red_team(shop, paid, config, judging=judging, progress=progress)
-    _print_rates(rows, as_json)
-
-
 @contextmanager
 def _work(
     folder: Path, model: str | None, endpoint: str | None, key_file: Path | None, decoder: str, bits: int
 ) -> Iterator[tuple[Workshop, Paid]]:
     """The folder, and who is asked."""
-    from midspan.instruct import Paid, Workshop
-
-    asker = _asker(model, endpoint, key_file, decoder, bits)
-    with Workshop(folder) as shop:
-        yield shop, Paid(asker, shop.paid)
-
-
-def _asker(model: str | None, endpoint: str | None, key_file: Path | None, decoder: str, bits: int) -> Asker:
-    from midspan.instruct import open_asker
+    from midspan.instruct import Paid, Workshop, open_asker
 
     options = decoding(decoder, bits)
 
@@ -258,7 +215,9 @@ def _asker(model: str | None, endpoint: str | None, key_file: Path | None, decod
 
         return Engine.load(name, **options)
 
-    return open_asker(model, endpoint, load=load, api_key_file=key_file)
+    asker = open_asker(model, endpoint, load=load, api_key_file=key_file)
+    with Workshop(folder) as shop:
+        yield shop, Paid(asker, shop.paid)
 
 
 @contextmanager
@@ -295,23 +254,3 @@ def _print(found: Yield, as_json: bool) -> None:
         console.print(f"{count:,} dropped: {reason}")
     if found.paid or found.known:
         console.print(f"{found.paid:,} requests were sent, the answers of {found.known:,} were there")
-
-
-def _print_rates(rows: list[dict[str, Any]], as_json: bool) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    if as_json:
-        typer.echo(json.dumps({"rows": rows}))
-        return
-    table = Table("", Column("n", justify="right"), Column("", justify="right"), "95 %", "better")
-    for row in rows:
-        low, high = row["interval"]
-        table.add_row(
-            row["row"].removeprefix("red team "),
-            str(row["n"]),
-            f"{row['ours']:.1f} %",
-            f"{low:.1f} to {high:.1f} %",
-            row["better"],
-        )
-    Console(highlight=False, markup=False).print(table)

@@ -1,10 +1,11 @@
-"""Judges of texts: is an answer true, is it informative, is a sentence toxic?
+"""Judges of texts: is an answer true, is it informative, does it decline, is a sentence toxic?
 
 The judges of the papers are models whose weights many machines cannot have, so a judge is named by the user:
 
     --judge truth=./judge-7b                  a checkpoint that Midspan opens, asked as GPT-judge was: P(" yes")
     --judge toxicity=my_module:probability    a function of the user's: texts → numbers from 0 to 1
     --judge toxicity=baseline                 trained here (see `baseline.py`); not comparable with papers
+    --judge refusal=baseline                  rules (see `tasks/red_team.py`)
 
 A judge's identity is part of every result.
 """
@@ -20,12 +21,14 @@ from midspan.engine import Engine
 from midspan.errors import InputError
 from midspan.evaluate.baseline import baseline_for
 from midspan.evaluate.data import Data
+from midspan.evaluate.tasks.red_team import Rules
 
 Judge = Callable[[Sequence[str]], list[float]]
 """Texts → how much each is what it judges, 0 to 1."""
 KNOWN = {
     "truth": "whether an answer is true",
     "info": "whether an answer says anything",
+    "refusal": "whether an answer declines what was asked",
     "toxicity": "whether a text is toxic",
 }
 
@@ -42,7 +45,9 @@ def open_judges(wanted: Collection[str], named: Mapping[str, str], data: Data) -
     found: dict[str, Judge] = {}
     for name in sorted(wanted):
         what = named.get(name, "baseline")
-        if what == "baseline":
+        if what == "baseline" and name == "refusal":
+            found[name] = Rules()
+        elif what == "baseline":
             found[name] = baseline_for(name, data)
         elif ":" in what and not what.startswith((".", "/", "~")):
             found[name] = Plugged(what)

@@ -1,13 +1,11 @@
 """Conversations to learn from: made by a model and believed once they ran, imported, or written here.
 
-`Workshop` is the folder of a data set, `ask_questions`, `make_tests` and `make_solutions` its stages;
-`measure_red_team` puts harmful requests and their harmless twins to a model.
+`Workshop` is the folder of a data set; `ask_questions`, `make_tests` and `make_solutions` are its stages.
 """
 
 from midspan.instruct.asking import Paid, open_asker
 from midspan.instruct.judging import Judge
 from midspan.instruct.questions import QuestionsConfig, ask_questions
-from midspan.instruct.red_team import RedTeamConfig, measure_red_team
 from midspan.instruct.solutions import SolutionsConfig, make_solutions
 from midspan.instruct.unit_tests import UnitTestsConfig, make_tests
 from midspan.instruct.workshop import Workshop
@@ -17,7 +15,6 @@ __all__ = [
     "Judge",
     "Paid",
     "QuestionsConfig",
-    "RedTeamConfig",
     "SolutionsConfig",
     "UnitTestsConfig",
     "Workshop",
@@ -25,6 +22,5 @@ __all__ = [
     "ask_questions",
     "make_solutions",
     "make_tests",
-    "measure_red_team",
     "open_asker",
 ]

@@ -3,21 +3,23 @@
     paper-3shot    tasks 2, 3 and 4 with their solutions first, answers between [BEGIN] and [DONE]: as Code Llama
     incoder-0shot  a docstring with the sentence and one test: InCoder's, and bigcode's harness
     sanitized      the 3-shot prompt on the edited sentences and tests, of which 257 are in the test set
-    instruct       the paper's Figure 13: asked in the chat format, answers between [PYTHON] and [/PYTHON]
+    instruct       the paper's Figure 13: asked in the chat format, answers between [PYTHON] and [/PYTHON]; which
+                   answers keep to these tags, and which are Python, is counted beside
 
 The set-up code of a task runs behind the solution: two tasks need that to pass with their own.
 """
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from midspan.engine.front import Front
 from midspan.evaluate.data import Data, Source
-from midspan.evaluate.task import Answer, Chat, Executed, Question, Text
+from midspan.evaluate.task import PASSED, Answer, Chat, Evidence, Executed, Metric, Question, Scores, Text
 from midspan.evaluate.tasks.code_blocks import code_of
 from midspan.fim.stops import StopRules
 from midspan.sandbox import Limits, Program
@@ -40,6 +42,9 @@ SHOTS = (2, 3, 4)
 TEST = range(11, 511)
 INCODER_STOPS = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
 LIMITS = Limits(cpu_seconds=3.0)
+OBEYED = Metric(name="between the tags", score="obeyed", unit="%", kind="share")
+PARSES = Metric(name="parses", score="parses", unit="%", kind="share")
+"""Scores of `instruct`: the answer begins with one tag and ends with the other; Python can read what it holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,7 @@ class Mbpp(Executed):
     variant: str = "paper-3shot"
     name: str = "mbpp"
     languages: tuple[str, ...] = ("python",)
+    metrics: Sequence[Metric] = (PASSED, OBEYED, PARSES)
 
     def questions(self, model: Front) -> list[Question]:
         """See `Task`."""
@@ -74,10 +80,29 @@ class Mbpp(Executed):
 
     def programs(self, question: Question, answer: Answer) -> list[Program]:
         """See `Task`."""
-        code = answer.text
+        return [tested(question.row, self._code(answer))]
+
+    def score(self, question: Question, answer: Answer, evidence: Evidence) -> Scores:
+        """See `Task`."""
+        scores = super().score(question, answer, evidence)
         if self.variant == "instruct":
-            code = code_of(code, begin="[PYTHON]", end="[/PYTHON]")
-        return [tested(question.row, code)]
+            # The closing tag is where the engine stops, and is not in the text.
+            obeyed = answer.text.lstrip().startswith("[PYTHON]") and answer.reason == "string"
+            scores |= {"obeyed": float(obeyed), "parses": float(_is_python(self._code(answer)))}
+        return scores
+
+    def _code(self, answer: Answer) -> str:
+        if self.variant != "instruct":
+            return answer.text
+        return code_of(answer.text, begin="[PYTHON]", end="[/PYTHON]")
+
+
+def _is_python(code: str) -> bool:
+    """Whether there is code, and Python can read it."""
+    try:
+        return bool(ast.parse(code).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
 
 
 def tested(row: Mapping[str, Any], code: str) -> Program:
