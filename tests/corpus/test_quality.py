@@ -402,4 +402,5 @@ def test_time_is_linear_in_hostile_texts(fragment):
     for rule in RULES:
         begun = time.process_time()
         rule(text, "a.html", everything)
-        assert time.process_time() - begun < 1, rule.__name__
+        # A fraction of a second where nothing else runs; squared, it would be hours.
+        assert time.process_time() - begun < 20, rule.__name__

@@ -152,14 +152,10 @@ def _go(program: Program) -> str:
 
 
 def _rust(program: Program) -> str:
-    """Macros of the standard library's are named in full: a program may have its own `assert_eq`.
-
-    HumanEvalPack's tests were written for rand 0.4, whose `gen_range(a, b)` is `gen_range(a..b)` in the kit's 0.8.
-    """
+    """Macros of the standard library's are named in full: a program may have its own `assert_eq`."""
     if not program.test:
         return program.source
     test = re.sub(r"(?<![:\w])(assert(?:_eq|_ne)?!)", r"::std::\1", program.test)
-    test = re.sub(r"\bgen_range\(([^(),]+), ([^(),]+)\)", r"gen_range(\1..\2)", test)
     token = 'std::env::var("MIDSPAN_DONE").unwrap()'
     done = f"{{ use std::io::Write; let _ = std::io::stdout().write_all({token}.as_bytes()); }}"
     return _before_brace(f"{program.source}\n{test}", done, from_end=1 if "#[test]" in test else 0)
