@@ -35,6 +35,13 @@ Examples:
 
   midspan report evaluations/ours evaluations/theirs --out both.html
 """
+_CARD_EXAMPLES = """
+Examples:
+
+  midspan card runs/code runs/long-context --name ours-135m --licence Apache-2.0
+
+  midspan card runs/mine --results evaluations/mine --notes notes.md
+"""
 _SAMPLES, _TASK, _RUN, _SETTINGS = "Samples", "Tasks", "Running", "Held-out files and sources"
 
 
@@ -42,6 +49,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("eval", epilog=_EVAL_EXAMPLES)(evaluate)
     app.command("report", epilog=_REPORT_EXAMPLES)(report)
+    app.command("card", epilog=_CARD_EXAMPLES)(card)
 
 
 def evaluate(
@@ -202,6 +210,34 @@ def report(
 
     path = write_report(*runs, out=out)
     typer.echo(json.dumps({"page": str(path)}) if as_json else path)
+
+
+def card(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="A lineage's runs, in the order of training.")
+    ],
+    results: Annotated[
+        list[Path] | None, typer.Option(help="A further folder with a results.json of this model; repeatable.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name; the last run's if not given.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the model, as SPDX names it; the base's where that is known.")
+    ] = None,
+    notes: Annotated[Path | None, typer.Option(help="A Markdown file of your own words.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; README.md beside the last run's weights if not given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where the card is as a JSON object.")] = False,
+) -> None:
+    """Write a model's card from its runs, their corpora and what was measured: data, licences, scores, limits."""
+    from midspan.evaluate import write_card
+
+    try:
+        words = notes.read_text(encoding="utf-8") if notes else ""
+    except (OSError, ValueError) as error:
+        raise InputError(f"the notes {notes} cannot be read ({error}); name a Markdown file in UTF-8") from None
+    paths = write_card(*runs, results=results or (), name=name, licence=licence, notes=words, out=out)
+    typer.echo(json.dumps({"cards": [str(path) for path in paths]}) if as_json else "\n".join(map(str, paths)))
 
 
 def _numbers(option: str, text: str, kind: type) -> list[Any]:

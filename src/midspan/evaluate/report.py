@@ -16,7 +16,7 @@ from typing import Any
 from midspan.evaluate import side_by_side
 from midspan.evaluate.curves import evaluation_charts, training_charts
 from midspan.evaluate.pages import heldout, tables, tasks
-from midspan.evaluate.runs import RunView, view
+from midspan.evaluate.runs import RunView, method, view
 from midspan.files import write_text
 from midspan.page import html_page
 from midspan.train.metrics import StepMetrics
@@ -102,11 +102,7 @@ def _training(recipe: dict[str, Any], steps: Sequence[StepMetrics]) -> str:
     facts = {
         "base": recipe["base"],
         "corpus": data["corpus"] or ", ".join(f"{s['name']} {s['share']:g}" for s in data["sources"]),
-        "method": {
-            "lora": f"LoRA, rank {recipe['lora']['rank']}",
-            "layers": "all weights of the layers, and the sentinels' rows",
-            "full": "all weights",
-        }.get(train["method"], train["method"]),
+        "method": method(recipe),
         "size": size,
         "infilling": f"rate {fim['rate']:g}, SPM share {fim['spm_rate']:g}; middles: {spans}",
         "learning rate": f"{recipe['optimizer']['lr']:g}",

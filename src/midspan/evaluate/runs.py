@@ -78,6 +78,16 @@ def _as_now(results: dict[str, Any]) -> dict[str, Any]:
     return {**results, "rows": rows, "tasks": [{"task": "heldout", "variant": "both"}]}
 
 
+def method(recipe: Mapping[str, Any]) -> str:
+    """What of the model a recipe trains, in words."""
+    named = str(recipe["train"]["method"])
+    return {
+        "lora": f"LoRA, rank {recipe['lora']['rank']}",
+        "layers": "all weights of the layers, and the sentinels' rows",
+        "full": "all weights",
+    }.get(named, named)
+
+
 def flat(values: Mapping[str, Any], where: str = "") -> dict[str, str]:
     """The settings of a recipe by their names, as they are shown."""
     found: dict[str, str] = {}

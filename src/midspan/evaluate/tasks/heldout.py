@@ -13,7 +13,8 @@ vocabulary's bytes, whatever was chosen before. Where a corpus has fewer files t
 rounds take other windows and holes of the same files.
 
 What the model writes is taken raw, until it ends by itself or its budget is spent: no line is cut off and no
-space stripped.
+space stripped. A `line` is scored a second time, cut where the line ends: what an editor shows that asks for one
+line, and what SantaCoder's benchmark scores.
 """
 
 from __future__ import annotations
@@ -210,6 +211,7 @@ def _span(text: str, draws: Draws) -> tuple[int, int] | None:
 
 METRICS = (
     EXACT,
+    Metric(name="exact, one line", score="exact_line", unit="%", kind="share"),
     Metric(name="edit similarity", score="similarity", unit="of 100"),
     Metric(name="bits per byte", score="bits", unit="bits/byte", better="lower", kind="ratio", per="bytes"),
     Metric(
@@ -270,7 +272,8 @@ class HeldOut(Task):
         if "truth" not in question.row:
             return {"bits": bits(sum(nats)), "bytes": float(question.row["bytes"])}
         truth, (inside, end) = question.row["truth"], nats
-        return {
+        line = {"exact_line": float(answer.text.split("\n")[0] == truth)} if question.row["kind"] == "line" else {}
+        return line | {
             "exact": float(answer.text == truth),
             "similarity": float(edit_similarity(answer.text, truth)),
             "bits": bits(inside),
