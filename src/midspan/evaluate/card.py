@@ -179,9 +179,10 @@ def _data(runs: Sequence[RunView]) -> list[str]:
 
 def _corpus(place: str, card: dict[str, Any]) -> str:
     kept, size, config = card["kept"], card["kept_bytes"], card["parameters"]["config"]
+    found = f"{card['files']:,} files found, {sum(kept.values()):,} kept, {sum(size.values()) / 1e6:,.1f} MB"
     lines = [
         f"**{place}** (fingerprint `{card['fingerprint']}`): "
-        f"{card['files']:,} files found, {sum(kept.values()):,} kept, {sum(size.values()) / 1e6:,.1f} MB; {size.get('train', 0) / 1e6:,.1f} MB to train on.",
+        f"{found}; {size.get('train', 0) / 1e6:,.1f} MB to train on."
     ]
     if card["held_out_groups"]:
         lines.append(f"Held out, {size.get('held_out', 0) / 1e6:,.1f} MB: {', '.join(card['held_out_groups'])}.")
