@@ -56,7 +56,7 @@ def test_eval_as_json(run_folder: Path, corpus_folder: Path, tmp_path: Path) -> 
     out = tmp_path / "out"
     arguments = ["--corpus", str(corpus_folder), "--per-kind", "1", "--window", "128", "--json", "--out", str(out)]
     found = json.loads(run("eval", str(run_folder / "model"), *arguments))
-    assert len(found["rows"]) == 49
+    assert len(found["rows"]) == 53
     assert found["before_model"] is None
     found = json.loads(
         run("eval", str(run_folder / "model"), *arguments, "--base", str(run_folder.parent / "base"))

@@ -29,7 +29,8 @@ METRICS = (
 def names_of_rows() -> set[str]:
     kinds = ("all", "line", "lines", "span")
     holes = {f"heldout {layout} {kind} {m}" for layout in ("psm", "spm") for kind in kinds for m in METRICS}
-    return holes | {"heldout left to right bits per byte"}
+    lines = {f"heldout {layout} {kind} exact line" for layout in ("psm", "spm") for kind in ("all", "line")}
+    return holes | lines | {"heldout left to right bits per byte"}
 
 
 def check_schema(results: dict[str, Any], *, compared: bool) -> None:
@@ -39,7 +40,7 @@ def check_schema(results: dict[str, Any], *, compared: bool) -> None:
     assert results["threads"] == torch.get_num_threads()
     assert {row["row"] for row in results["rows"]} == names_of_rows()
     for row in results["rows"]:
-        assert row["n"] == (9 if " all " in row["row"] else 3)
+        assert row["n"] == (9 if " all " in row["row"] and "exact line" not in row["row"] else 3)
         assert row["unit"] in ("%", "of 100", "bits/byte", "bits")
         assert row["better"] == ("lower" if "bits" in row["row"] else "higher")
         assert row["interval"][0] <= row["ours"] <= row["interval"][1]

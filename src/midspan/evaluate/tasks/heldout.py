@@ -211,7 +211,7 @@ def _span(text: str, draws: Draws) -> tuple[int, int] | None:
 
 METRICS = (
     EXACT,
-    Metric(name="exact, one line", score="exact_line", unit="%", kind="share"),
+    Metric(name="exact line", score="exact_line", unit="%", kind="share"),
     Metric(name="edit similarity", score="similarity", unit="of 100"),
     Metric(name="bits per byte", score="bits", unit="bits/byte", better="lower", kind="ratio", per="bytes"),
     Metric(
