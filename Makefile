@@ -1,9 +1,11 @@
-# make demo: the whole path once, on this machine.   make test: the proofs.   make check: style and types.
+# make demo: the whole path once, on this machine.   make demo CODE="DIR ...": the same on your own code.
+# make test: the proofs.   make check: style and types.
 # make bench-NAME: one benchmark beside its peers.   make bench: which goals are missed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-RUN ?= runs/demo
+CODE ?=
+RUN ?= $(if $(CODE),runs/ours,runs/demo)
 
 .PHONY: demo test test-slow check bench playground setup clean
 
@@ -22,7 +24,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed
-	@$(BIN)/python scripts/demo.py --out $(RUN)
+	@$(BIN)/python scripts/demo.py $(CODE) --out $(RUN)
 
 test: $(VENV)/.installed-dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto

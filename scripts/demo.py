@@ -1,4 +1,7 @@
-"""The whole path once: a base that cannot infill → a corpus → training → before and after → three real infills.
+"""The whole path once: a base → a corpus → training → before and after → three real infills.
+
+    make demo                    a base that cannot infill learns to, from the standard library and what is installed
+    make demo CODE="DIR ..."     the model that comes with Midspan learns your own code, of which some is held out
 
 Every step is a command of Midspan, printed before it runs. What is done is not done again, so the demo can be
 interrupted at any time and started again to go on.
@@ -12,11 +15,13 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from midspan.cache import DEFAULT
 from midspan.evaluate.metrics import edit_similarity
 from midspan.evaluate.pages.heldout import examples
 from midspan.plan.measure import steps_within
@@ -28,6 +33,10 @@ LEFT_OUT = (
     "test/*,idlelib/*,lib2to3/*,torch/*,torchgen/*,functorch/*,sympy/*,mpmath/*,numpy/*,numba/*,scipy/*,networkx/*"
 )
 """Tests, and what is numerical: nine tenths of what is installed, and not the kind of code that is held out."""
+SHARE = 0.1
+"""Of a user's own packages or folders, held out to measure on."""
+KNOWN_ROWS = 10
+"""The rate of the sentinels' rows, times the others', where a model knows them already."""
 MINUTES = 10.0
 """Of training as timed at the start; the whole demo takes four more."""
 STEPS = (100, 1200)
@@ -47,20 +56,33 @@ def midspan(*arguments: str | Path) -> None:
 
 def main() -> None:
     """Run the demo."""
-    parser = argparse.ArgumentParser(description="Midspan's main job, end to end, in minutes on two cores.")
+    parser = argparse.ArgumentParser(
+        description="Midspan's main job, end to end, in minutes on two cores.",
+        epilog="Example: python scripts/demo.py ~/src/service ~/src/library --out runs/ours",
+    )
+    parser.add_argument("code", type=Path, nargs="*", help="folders or repositories of your own")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="the run's folder (runs/demo)")
-    run: Path = parser.parse_args().out
+    parser.add_argument("--held-out-share", type=float, default=SHARE, help=f"of your own packages ({SHARE})")
+    asked = parser.parse_args()
+    run: Path = asked.out
     corpus = run.with_name(f"{run.name}-corpus")
     begun = time.monotonic()
 
-    midspan("models", "pull", "smollm2-135m")
     paths = sysconfig.get_paths()
+    base, sources = "smollm2-135m", [Path(paths["stdlib"]), Path(paths["purelib"])]
     options = ["--languages", "python", "--held-out", HELD_OUT, "--exclude", LEFT_OUT, "--workers", "2"]
-    midspan("corpus", "build", paths["stdlib"], paths["purelib"], *options, "--out", corpus)
+    if asked.code:
+        base, sources = DEFAULT, asked.code
+        options = ["--held-out-share", str(asked.held_out_share), "--workers", "2"]
+    midspan("models", "pull", base)
+    midspan("corpus", "build", *sources, *options, "--out", corpus)
     recipe = REPOSITORY / "recipes" / "smol" / "code.toml"
-    going_on = ["--resume"] if run.exists() else []
-    settings = ["--set", f"data.corpus={corpus}", "--set", f"train.steps={steps_of(run, recipe)}"]
-    midspan("train", recipe, *settings, "--out", run, *going_on)
+    changed = [f"base={base}", f"data.corpus={corpus}"]
+    if asked.code:
+        changed.append(f"optimizer.rows_lr_scale={KNOWN_ROWS}")
+    changed.append(f"train.steps={steps_of(run, recipe, changed)}")
+    settings = [word for setting in changed for word in ("--set", setting)]
+    midspan("train", recipe, *settings, "--out", run, *(["--resume"] if run.exists() else []))
     midspan("eval", run, "--per-kind", "16")
 
     show_infills(run)
@@ -75,12 +97,12 @@ def main() -> None:
         console.print(f"  {line}", style="cyan")
 
 
-def steps_of(run: Path, recipe: Path) -> int:
+def steps_of(run: Path, recipe: Path, changed: Sequence[str]) -> int:
     """The steps of a run that was begun; else as many as fit the time on this machine, which is tried."""
     if (run / "recipe.json").is_file():
         return int(read_recipe(run)["train"]["steps"])
     with console.status(f"timing a few steps: how many fit {MINUTES:.0f} minutes here?"):
-        fitting = steps_within(load_recipe(recipe), MINUTES)
+        fitting = steps_within(load_recipe(recipe, changed), MINUTES)
     fewest, most = STEPS
     steps = min(max(fitting, fewest), most)
     console.print(f"\n{fitting:,} steps fit {MINUTES:.0f} minutes of training here; {steps:,} are taken")
