@@ -1,6 +1,6 @@
 """The whole path once: a base → a corpus → training → before and after → three real infills.
 
-    make demo                    a base that cannot infill learns to, from the standard library and what is installed
+    make demo                    a base that cannot infill learns it: the standard library and what is installed
     make demo CODE="DIR ..."     the model that comes with Midspan learns your own code, of which some is held out
 
 Every step is a command of Midspan, printed before it runs. What is done is not done again, so the demo can be
