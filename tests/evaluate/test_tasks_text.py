@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from evaluate.scripted import Scripted, run_task, task
+from midspan.corpus import CorpusConfig, build
 from midspan.errors import InputError
 from midspan.evaluate.data import Data
 from midspan.evaluate.judges import open_judges
@@ -21,6 +24,7 @@ from midspan.evaluate.tasks.docstring import around_docstring
 from midspan.evaluate.tasks.gsm8k import number_of
 from midspan.evaluate.tasks.key_retrieval import KeyRetrievalConfig
 from midspan.evaluate.tasks.keys import KeyRetrieval
+from midspan.evaluate.tasks.types import normalised, return_types
 from midspan.tokenizer import Tokenizer
 
 ONCE = Decoding()
@@ -202,6 +206,104 @@ def test_lcc_like(corpus_folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> 
     assert all(
         sample["prompt"].endswith("\n") and sample["prompt"].count("\n") >= 6 for sample in samples.values()
     )
+
+
+SIGNATURES = """import typing
+
+def first(values: list[int]) -> typing.Optional[int]:
+    return values[0] if values else None
+
+async def é(x) -> 'dict[str, int|None]': return {}
+
+class A:
+    def whole(
+        self,
+    ) -> \\
+        int: ...
+    def text(self, separator: str = ":") -> str:
+        return ""
+"""
+
+
+def test_return_types_and_what_stands_around_them() -> None:
+    found = {truth: (prefix, suffix) for prefix, truth, suffix in return_types(SIGNATURES)}
+    assert list(found) == ["typing.Optional[int]", "'dict[str, int|None]'", "str"]
+    for truth, (prefix, suffix) in found.items():
+        assert prefix.endswith("->")
+        assert f"{prefix} {truth}{suffix}" == SIGNATURES
+    assert not list(return_types("def f() -> int\n"))
+    long = "x = 1\n" * 2000 + SIGNATURES + "y = 2\n" * 2000
+    for prefix, _, suffix in return_types(long):
+        assert len(prefix) <= 4000
+        assert len(suffix) <= 2001
+        assert prefix[:6] in long.splitlines(keepends=True)
+        assert suffix.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("written", "truth", "same"),
+    [
+        (" Optional[int]", "int | None", True),
+        ("None | int", "typing.Union[int, None]", True),
+        ("List[Dict[str, Any]]", "list[dict[str, typing.Any]]", True),
+        ("dict[str, int | None]", "Dict[str, Optional['int']]", True),
+        ("Callable[[int], str]", "Callable[[str], str]", False),
+        ("Literal['a', 'b']", 'Literal["a", "b"]', True),
+        ("Literal['a']", "Literal['A']", False),
+        ("int", "'int'", True),
+        ("tuple[int, ...]", "Tuple[int, ...]", True),
+        ("dict[str, int] | None", "dict[str, int | None]", False),
+        ("1 + 2", "int", False),
+        ("", "int", False),
+        ("(" * 5000, "int", False),
+    ],
+)
+def test_types_that_mean_the_same(written: str, truth: str, same: bool) -> None:
+    assert (normalised(written) == normalised(truth)) == same
+    assert normalised(truth) is not None
+
+
+def test_types_like(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """One function of each file; what is no type, and one of another kind, are told apart."""
+    sources = tmp_path / "sources"
+    for number in range(8):
+        folder = sources / f"package{number}"
+        folder.mkdir(parents=True)
+        lines = [f"def f{number}(x: int) -> list[int]:", f"    return [x, {number}]", ""]
+        (folder / "module.py").write_text("\n".join(lines) + f"\nNUMBER_{number} = {number}\n" * 9)
+    held_out = tuple(f"package{number}" for number in range(4))
+    build([str(sources)], tmp_path / "corpus", CorpusConfig(held_out=held_out, near_duplicates=False))
+    said = iter((" List[int]:\n", " list[str]", " [] ->", " int"))
+    measured = task("types-like:spm", tmp_path, corpus=tmp_path / "corpus")
+    scores, samples = run_task(measured, tokenizer, lambda question, copy: next(said), tmp_path / "out")
+    assert len(samples) == 4
+    assert scores == {"exact match": 25.0, "base": 50.0, "is a type": 75.0}
+
+
+def test_context_perplexity_is_a_task(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Each bucket has the nats of its own positions in all files that are long enough."""
+    folder = tmp_path / "sources" / "package"
+    folder.mkdir(parents=True)
+    for number, lines in enumerate((800, 800, 3)):
+        (folder / f"module{number}.py").write_text(
+            "".join(f"value_{n} = {number + n}\n" for n in range(number, number + lines))
+        )
+    (tmp_path / "sources" / "other.py").write_text("x = 1\n" * 40)
+    rule = CorpusConfig(held_out=("package",), near_duplicates=False, quality=False)
+    build([str(tmp_path / "sources")], tmp_path / "corpus", rule)
+    measured = task("context-perplexity:2048", tmp_path, corpus=tmp_path / "corpus")
+
+    def script(question: Question, copy: int) -> list[float]:
+        return [1.0 if position < 64 else 0.5 for position in range(1, 2048)]
+
+    scores, samples = run_task(measured, tokenizer, script, tmp_path / "out")
+    assert len(samples) == 2
+    assert scores.pop("perplexity at 0 to 64") == pytest.approx(math.e, abs=1e-3)
+    edges = (64, 128, 256, 512, 1024, 2048)
+    assert scores.keys() == {f"perplexity at {a} to {b}" for a, b in pairwise(edges)}
+    assert list(scores.values()) == pytest.approx([math.exp(0.5)] * 5, abs=1e-3)
+    with pytest.raises(InputError, match="2,000 positions, too few for 2,048"):
+        measured.questions(Scripted(tokenizer, script, max_positions=2000))
 
 
 def test_key_retrieval(corpus_folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:

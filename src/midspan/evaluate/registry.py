@@ -15,6 +15,7 @@ from midspan.evaluate.tasks import (
     apps,
     bold,
     completion,
+    context_perplexity,
     docstring,
     gsm8k,
     heldout,
@@ -28,6 +29,7 @@ from midspan.evaluate.tasks import (
     santacoder,
     toxigen,
     truthfulqa,
+    types,
 )
 
 
@@ -155,6 +157,21 @@ def _of_text() -> dict[str, Entry]:
             make=completion.LccLike,
             variants=completion.VARIANTS,
             about="the next line of a corpus's held-out files: a stand-in for lcc",
+            takes=("corpus",),
+            needs=("corpus",),
+        ),
+        "types-like": Entry(
+            make=types.TypesLike,
+            variants=types.VARIANTS,
+            about="what functions of a corpus's held-out Python return, by infilling",
+            takes=("corpus",),
+            needs=("corpus",),
+            infills=True,
+        ),
+        "context-perplexity": Entry(
+            make=context_perplexity.ContextPerplexity,
+            variants=context_perplexity.VARIANTS,
+            about="perplexity by position in a corpus's long held-out files",
             takes=("corpus",),
             needs=("corpus",),
         ),
