@@ -1,6 +1,8 @@
 # ruff: noqa: E501, a program is a line
 """Each language: a right program passes, a wrong one does not, and leaving early or hollowing out a test is no pass."""
 
+from dataclasses import replace
+
 import pytest
 
 from midspan.errors import InputError
@@ -123,3 +125,13 @@ def test_the_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch):
     rows = {row["language"]: row for row in doctor()}
     assert not rows["php"]["ready"]
     assert rows["php"]["remedy"] == "apt-get install php-cli"
+
+
+def test_the_doctor_names_libraries_that_some_programs_load(monkeypatch: pytest.MonkeyPatch):
+    """The language is ready without them, and how to get them is said all the same."""
+    absent = {"/nowhere/one.h": "libone-dev", "/nowhere/two.h": "libtwo-dev", "/": "base-files"}
+    monkeypatch.setitem(LANGUAGES, "bash", replace(LANGUAGES["bash"], tools={}, libraries=absent))
+    row = next(row for row in doctor() if row["language"] == "bash")
+    assert row["ready"]
+    assert row["missing"] == ["/nowhere/one.h", "/nowhere/two.h"]
+    assert row["remedy"] == "apt-get install libone-dev libtwo-dev"

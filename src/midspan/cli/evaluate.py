@@ -325,4 +325,6 @@ def _show_doctor(found: dict[str, Any], as_json: bool) -> None:
     for row in found["languages"]:
         tools.add_row(row["language"], row["version"] if row["ready"] else "no", row["remedy"])
     console.print(tools)
+    if any(row["ready"] and row["remedy"] for row in found["languages"]):
+        console.print("Without the libraries named, the few programs of a language that load them fail.")
     console.print(found["jail"])

@@ -31,9 +31,9 @@ def check(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON v
             )
         console.print(table)
         console.print(", ".join(f"{name} {value}" for name, value in found["jail"].items() if name != "tools"))
-        tools = Table("language", "ready", "version or remedy")
+        tools = Table("language", "ready", "version", "to be had by")
         for row in found["languages"]:
-            tools.add_row(row["language"], "yes" if row["ready"] else "no", row["version"] or row["remedy"])
+            tools.add_row(row["language"], "yes" if row["ready"] else "no", row["version"], row["remedy"])
         console.print(tools)
     if not all(row["held"] for row in found["attacks"]):
         raise typer.Exit(1)

@@ -14,11 +14,11 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from midspan.errors import InputError, WorkError
-from midspan.sandbox import kits
+from midspan.sandbox import endings, kits
 from midspan.sandbox.program import Program, Status
 
 _BUILD = {"cpu": 30.0, "wall": 120.0, "memory": 3 << 30}
@@ -42,124 +42,11 @@ class Language:
     extra: dict[str, str] = field(default_factory=dict)
     """More files in the box."""
     env: dict[str, str] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
+    """Files that some programs of the benchmarks need, each with the Debian package that brings it."""
 
 
-def _before_brace(text: str, statement: str, *, from_end: int) -> str:
-    """Put a statement before the last but `from_end` closing brace of a program."""
-    places = [found.start() for found in re.finditer(r"\}", text)]
-    if len(places) <= from_end:
-        return text
-    place = places[-1 - from_end]
-    return f"{text[:place]}{statement}\n{text[place:]}"
-
-
-_GUARD_JS = """\
-const assert = require('node:assert');
-console.assert = (right, ...said) => { if (!right) throw new assert.AssertionError({message: said.join(' ')}); };
-Object.freeze(assert); Object.freeze(assert.strict); Object.freeze(console);
-Object.defineProperty(globalThis, 'REQUIRE', {value: require});
-"""
-_HEADER_CPP = "#include <cassert>\n#include <cstdio>\n#include <cstdlib>\n"
-_ASSERT_CPP = "\n#undef assert\n#define assert(...) ((__VA_ARGS__) ? (void)0 : __builtin_trap())\n"
-_DEBUG_CS = """\
-namespace System.Diagnostics {
-    public static class Debug {
-        public static void Assert(bool right, string said = "") {
-            if (right) return;
-            Console.Error.WriteLine("assertion failed " + said);
-            Environment.Exit(134);
-        }
-        public static void WriteLine(object said) {}
-        public static void Write(object said) {}
-    }
-}
-"""
-_SET_BASH = "POSIXLY_CORRECT=1; unset -f set unset exit printf builtin command; unset POSIXLY_CORRECT; set -e"
-_GO_MAIN = """\
-package PACKAGE
-
-import (
-\t"os"
-\t"testing"
-)
-
-func TestMain(m *testing.M) {
-\tcode := m.Run()
-\tif code == 0 {
-\t\tos.Stdout.WriteString(os.Getenv("MIDSPAN_DONE"))
-\t}
-\tos.Exit(code)
-}
-"""
 _JAVA = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:-UsePerfData", "-Xss64m")
-
-
-def _cpp(program: Program) -> str:
-    """The macro is defined anew, and calls nothing that a program could replace."""
-    if not program.test:
-        return program.source
-    test = re.sub(r"(?m)^[ \t]*#[ \t]*include[ \t]*<(assert\.h|cassert)>.*$", "", program.test)
-    done = 'fflush(stdout); fputs(getenv("MIDSPAN_DONE"), stdout);'
-    return _before_brace(f"{program.source}{_ASSERT_CPP}{test}", done, from_end=0)
-
-
-def _java(program: Program) -> str:
-    if not program.test:
-        return program.source
-    done = 'System.out.print(System.getenv("MIDSPAN_DONE"));'
-    return _before_brace(f"{program.source}\n{program.test}", done, from_end=1)
-
-
-def _csharp(program: Program) -> str:
-    """Mono reports a failed `Debug.Assert` and goes on: the tests call one that ends the process."""
-    if not program.test:
-        return program.source
-    test = program.test.replace("Debug.Assert(", "global::System.Diagnostics.Debug.Assert(")
-    done = 'System.Console.Write(System.Environment.GetEnvironmentVariable("MIDSPAN_DONE"));'
-    return _before_brace(f"{program.source}\n{test}", done, from_end=1)
-
-
-def _script(program: Program, statement: str) -> str:
-    return f"{program.source}\n{program.test}\n{statement}\n" if program.test else program.source
-
-
-def _javascript(program: Program) -> str:
-    """The tests load `assert` by a name that the solution does not know: a function `require` may be its own."""
-    test = re.sub(r"\brequire\((?=['\"](node:)?assert)", "globalThis.REQUIRE(", program.test)
-    done = ";globalThis.REQUIRE('node:fs').writeSync(1, process.env.MIDSPAN_DONE);"
-    return _script(replace(program, test=test), done)
-
-
-def _typescript_text(program: Program) -> str:
-    test = re.sub(r"\brequire\((?=['\"](node:)?assert)", "(globalThis as any).REQUIRE(", program.test)
-    done = ";(globalThis as any).REQUIRE('node:fs').writeSync(1, (globalThis as any).process.env.MIDSPAN_DONE);"
-    return _script(replace(program, test=test), done)
-
-
-def _php(program: Program) -> str:
-    return _script(program, "echo getenv('MIDSPAN_DONE');")
-
-
-def _bash(program: Program) -> str:
-    """`set` may be a function by now: in POSIX mode the builtin goes first, and a variable turns that mode on."""
-    test = program.test.replace("set -e\n", f"{_SET_BASH}\n", 1)
-    return _script(replace(program, test=test), "printf '%s' \"$MIDSPAN_DONE\"")
-
-
-def _go(program: Program) -> str:
-    text = f"{program.source}\n{program.test}"
-    return text if re.search(r"^package \w+", text, re.M) else f"package main\n\n{text}"
-
-
-def _rust(program: Program) -> str:
-    """Macros of the standard library's are named in full: a program may have its own `assert_eq`."""
-    if not program.test:
-        return program.source
-    test = re.sub(r"(?<![:\w])(assert(?:_eq|_ne)?!)", r"::std::\1", program.test)
-    token = 'std::env::var("MIDSPAN_DONE").unwrap()'
-    done = f"{{ use std::io::Write; let _ = std::io::stdout().write_all({token}.as_bytes()); }}"
-    return _before_brace(f"{program.source}\n{test}", done, from_end=1 if "#[test]" in test else 0)
-
 
 LANGUAGES: dict[str, Language] = {
     "python": Language(tools={}),
@@ -167,16 +54,20 @@ LANGUAGES: dict[str, Language] = {
         tools={"g++": "g++"},
         version=("g++", "--version"),
         file="main.cpp",
-        finish=_cpp,
+        finish=endings.cpp,
         build=(("g++", *kits.CPP_FLAGS, "-include", "midspan.h", "main.cpp", "-o", "main"),),
         run=("/tmp/box/main",),
-        extra={"midspan.h": _HEADER_CPP},
+        extra={"midspan.h": endings.HEADER_CPP},
+        libraries={
+            "/usr/include/openssl/md5.h": "libssl-dev",
+            "/usr/include/boost/any.hpp": "libboost-dev",
+        },
     ),
     "java": Language(
         tools={"javac": "default-jdk-headless", "java": "default-jre-headless"},
         version=("javac", "-version"),
         file="Main.java",
-        finish=_java,
+        finish=endings.java,
         build=(
             (
                 *("javac", "-J-XX:+UseSerialGC", "-J-XX:TieredStopAtLevel=1", "-J-XX:-UsePerfData", "-proc:none"),
@@ -184,37 +75,38 @@ LANGUAGES: dict[str, Language] = {
             ),
         ),
         run=("java", *_JAVA, "-Xmx512m", "-ea", "-cp", f"/tmp/box:{_TUPLES}", "MAIN"),
+        libraries={_TUPLES: "libjavatuples-java"},
     ),
     "javascript": Language(
         tools={"node": "nodejs"},
         version=("node", "--version"),
         file="main.js",
-        finish=_javascript,
+        finish=endings.javascript,
         run=("node", "-r", "/tmp/box/guard.js", "/tmp/box/main.js"),
-        extra={"guard.js": _GUARD_JS},
+        extra={"guard.js": endings.GUARD_JS},
         env={"NODE_PATH": f"{kits.INSIDE}/javascript/node_modules"},
     ),
     "typescript": Language(
         tools={"node": "nodejs", "npm": "npm"},
         version=("node", _TSC, "--version"),
         file="main.ts",
-        finish=_typescript_text,
+        finish=endings.typescript,
         build=(("node", _TSC, "--target", "esnext", "--module", "commonjs", "main.ts"),),
         run=("node", "-r", "/tmp/box/guard.js", "/tmp/box/main.js"),
-        extra={"guard.js": _GUARD_JS},
+        extra={"guard.js": endings.GUARD_JS},
     ),
     "php": Language(
         tools={"php": "php-cli"},
         version=("php", "--version"),
         file="main.php",
-        finish=_php,
+        finish=endings.php,
         run=("php", "-d", "display_errors=stderr", "-d", "opcache.enable_cli=0", "/tmp/box/main.php"),
     ),
     "csharp": Language(
         tools={"mcs": "mono-mcs", "mono": "mono-runtime"},
         version=("mono", "--version"),
         file="main.cs",
-        finish=_csharp,
+        finish=endings.csharp,
         build=(
             (
                 *("mcs", "-d:DEBUG", "-r:System.Numerics.dll", "-langversion:latest", "main.cs", "debug.cs"),
@@ -222,20 +114,20 @@ LANGUAGES: dict[str, Language] = {
             ),
         ),
         run=("mono", "/tmp/box/main.exe"),
-        extra={"debug.cs": _DEBUG_CS},
+        extra={"debug.cs": endings.DEBUG_CS},
     ),
     "bash": Language(
         tools={"bash": "bash", "bc": "bc", "jq": "jq", "gawk": "gawk"},
         version=("bash", "--version"),
         file="main.sh",
-        finish=_bash,
+        finish=endings.bash,
         run=("bash", "/tmp/box/main.sh"),
     ),
     "go": Language(
         tools={"go": "golang-go"},
         version=("go", "version"),
         file="main_test.go",
-        finish=_go,
+        finish=endings.go,
         build=(("go", "test", "-vet=off", "-c", "-o", "main", "main_test.go", "done_test.go"),),
         run=("/tmp/box/main",),
         env={
@@ -245,12 +137,15 @@ LANGUAGES: dict[str, Language] = {
             "GOFLAGS": "",
             "GOMAXPROCS": "2",
         },
+        libraries={
+            "/usr/share/gocode/src/github.com/stretchr/testify/assert": "golang-github-stretchr-testify-dev"
+        },
     ),
     "rust": Language(
         tools={"rustc": "rustc"},
         version=("rustc", "--version"),
         file="main.rs",
-        finish=_rust,
+        finish=endings.rust,
         build=(("rustc", "--edition", "2021", "-A", "warnings", "-C", "debuginfo=0", "main.rs", "-o", "main"),),
         run=("/tmp/box/main",),
     ),
@@ -308,13 +203,30 @@ def require(name: str) -> None:
         raise InputError("typescript needs its pinned compiler; install with: midspan sandbox prepare")
 
 
+def lacking(name: str) -> tuple[list[str], str]:
+    """What some of a language's benchmarks need and is not here, and the commands that bring it."""
+    absent = {path: package for path, package in find(name).libraries.items() if not os.path.exists(path)}
+    remedies = [f"apt-get install {' '.join(sorted(absent.values()))}"] if absent else []
+    kit = {"javascript": kits.javascript(), "rust": kits.folder("rust", version("rust"))}.get(name)
+    if kit is not None and not kit.is_dir():
+        absent[f"its packages ({name})"] = ""
+        remedies.append("midspan sandbox prepare")
+    return [*absent], "; ".join(remedies)
+
+
 def doctor() -> list[dict[str, Any]]:
-    """One row per language: whether it can be judged here, the version, what is missing and what brings it."""
+    """One row per language: whether it can be judged here, the version, what is missing and what brings it.
+
+    A language is ready without the libraries that only some programs of the benchmarks load; those fail then.
+    """
     rows = []
     for name in LANGUAGES:
         try:
             require(name)
-            rows.append({"language": name, "ready": True, "version": version(name), "missing": [], "remedy": ""})
+            absent, remedy = lacking(name)
+            rows.append(
+                {"language": name, "ready": True, "version": version(name), "missing": absent, "remedy": remedy}
+            )
         except InputError as error:
             remedy = str(error).partition("install with: ")[2]
             rows.append(
@@ -360,7 +272,7 @@ def job(program: Program) -> dict[str, Any]:
         files = {file: content.replace("REQUIRE", own) for file, content in files.items()}
     if program.language == "go":
         package = re.search(r"^package (\w+)", text, re.M)
-        files["done_test.go"] = _GO_MAIN.replace("PACKAGE", package[1] if package else "main")
+        files["done_test.go"] = endings.GO_MAIN.replace("PACKAGE", package[1] if package else "main")
     if program.language == "cpp" and "bits/stdc++.h" in text and kits.folder("cpp", version("cpp")).is_dir():
         build[0][build[0].index("midspan.h")] = f"{kits.INSIDE}/cpp/midspan.h"
     if program.language == "cpp" and "<openssl/" in text:
