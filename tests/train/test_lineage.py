@@ -224,6 +224,28 @@ def test_the_command_goes_on_after_a_kill_and_ends_with_the_same_bits(
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
+@pytest.mark.slow
+def test_torchrun_trains_a_lineage_and_speaks_once(trained: Path, settings: list[str], tmp_path: Path) -> None:
+    """Two processes join once for all stages, and a second call leaves alone what is finished."""
+    runs = tmp_path / "runs"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    words = [*launcher, *command(runs, settings, "--to", "python", "--json")[1:]]
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = [subprocess.run(words, env=alone, capture_output=True, text=True, check=False) for _ in range(2)]
+    for result in done:
+        assert result.returncode == 0, result.stderr
+        stages = json.loads(result.stdout)["stages"]  # not twice
+        assert [stage["state"] for stage in stages] == ["finished", "finished"]
+    assert done[0].stderr.count("loading ") == 2
+    assert done[1].stderr.count("is finished") == 2
+    for name in ("tiny-code", "tiny-python"):
+        assert losses(runs / name) == pytest.approx(losses(trained / name), rel=1e-3)
+    changed = [*launcher, *command(runs, [*settings, "python:optimizer.lr=0.5"], "--to", "python")[1:]]
+    refused = subprocess.run(changed, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert refused.stderr.count("was begun with optimizer.lr") == 1
+
+
 def test_the_table_shows_every_stage(trained: Path, settings: list[str]) -> None:
     words = [*command(trained, settings, "--dry-run"), "--set", "python:optimizer.lr=0.5"]
     environment = {**os.environ, "COLUMNS": "200"}

@@ -19,6 +19,8 @@ Examples:
   midspan run recipes/smol --to instruct
 
   midspan run recipes/smol --runs /data/runs --set code:train.steps=2000 --set train.precision=fp32
+
+  torchrun --nproc-per-node 8 -m midspan run recipes/code-llama --to 7b-instruct
 """
 
 
@@ -42,9 +44,12 @@ def run(
 ) -> None:
     """Train the stages of a lineage in order: what is missing, and what was cut off; what is finished stays."""
     from midspan.train.lineage import load_lineage, plan, run_lineage, up_to
+    from midspan.train.ranks import is_first
 
     stages = up_to(load_lineage(lineage, runs, overrides or ()), to)
     found = plan(stages) if dry_run else run_lineage(stages)
+    if not is_first():
+        return
     if as_json:
         typer.echo(json.dumps({"stages": found}, indent=2))
     else:

@@ -29,6 +29,7 @@ from midspan.cache import resolve_model
 from midspan.errors import InputError
 from midspan.train.checkpoint import MARKER
 from midspan.train.loop import train
+from midspan.train.ranks import joined_ranks
 from midspan.train.recipe import Recipe, load_recipe
 from midspan.train.run import RECIPE, changed_since
 
@@ -78,6 +79,16 @@ class Stage:
         if (why := changed_since(self.run, self.recipe)) is not None:
             return State.CHANGED, why
         return (State.FINISHED if (self.run / "model").is_dir() else State.INTERRUPTED), ""
+
+    def usable(self) -> State:
+        """How far the stage is; InputError where it has changed."""
+        state, why = self.state()
+        if state == State.CHANGED:
+            raise InputError(
+                f"stage {self.name}: {self.run} {why}; go back to what it was, move that run away to train it "
+                "again, or name another --runs"
+            )
+        return state
 
 
 def load_lineage(folder: Path, runs: Path = Path(RUNS), overrides: Sequence[str] = ()) -> list[Stage]:
@@ -177,33 +188,30 @@ def run_lineage(stages: Sequence[Stage], console: Console | None = None) -> list
         InputError: a run has changed, or a base is not there; nothing was trained then. Or as `train`.
         WorkError: as `train`; the next call goes on.
     """
-    console = console or Console(stderr=True)
+    with joined_ranks() as ranks:
+        console = (console or Console(stderr=True)) if ranks.is_first else Console(quiet=True)
+        planned: list[dict[str, Any]] = ranks.agreed(ranks.first(lambda: _planned(stages)) or [])
+        for stage, todo in zip(stages, planned, strict=True):
+            if todo["action"] == "skip":
+                continue
+            state = ranks.agreed(ranks.first(stage.usable))  # again: its base may have been trained since
+            if state == State.FINISHED:
+                console.print(f"{stage.name} is finished")
+            else:
+                console.rule(stage.name)
+                train(stage.recipe, stage.run, resume=state == State.INTERRUPTED, console=console)
+            todo["state"], todo["steps_done"] = str(State.FINISHED), stage.recipe.train.steps
+        return planned
+
+
+def _planned(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """What is to be done; refused where a run has changed, or a base is not there."""
     planned = plan(stages)
     for stage, todo in zip(stages, planned, strict=True):
-        if todo["action"] == "refuse":
-            raise _refusal(stage, todo["why"])
+        stage.usable()
         if todo["action"] in ("train", "resume") and stage.parent is None:
             resolve_model(stage.recipe.base)
-    for stage, todo in zip(stages, planned, strict=True):
-        if todo["action"] == "skip":
-            continue
-        state, why = stage.state()  # again: its base may have been trained since
-        if state == State.CHANGED:
-            raise _refusal(stage, why)
-        if state == State.FINISHED:
-            console.print(f"{stage.name} is finished")
-        else:
-            console.rule(stage.name)
-            train(stage.recipe, stage.run, resume=state == State.INTERRUPTED, console=console)
-        todo["state"], todo["steps_done"] = str(State.FINISHED), stage.steps_done()
     return planned
-
-
-def _refusal(stage: Stage, why: str) -> InputError:
-    return InputError(
-        f"stage {stage.name}: {stage.run} {why}; go back to what it was, move that run away to train it again, or "
-        "name another --runs"
-    )
 
 
 def _for_stage(override: str) -> tuple[str | None, str]:

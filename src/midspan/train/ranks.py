@@ -2,6 +2,7 @@
 
     midspan train RECIPE                                          one process, no process group
     torchrun --nproc-per-node 8 -m midspan train RECIPE           eight, nccl where there are GPUs, gloo elsewhere
+    torchrun --nproc-per-node 8 -m midspan run LINEAGE            joined once, for all stages
 
 Rank 0 alone prints, compiles rows and writes what is not a shard. The others wait for it on a group of its own,
 which has no timeout to speak of: compiling the rows of a long stage takes hours.
@@ -91,9 +92,31 @@ class Ranks:
         return values  # type: ignore[return-value]
 
 
+def is_first() -> bool:
+    """Whether this process speaks for all that `torchrun` started."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+_joined: Ranks | None = None
+"""Of the outermost `joined_ranks` that this process is in."""
+
+
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """Join the processes that `torchrun` started, or be alone."""
+    """Join the processes that `torchrun` started, or be alone; who has joined already stays so."""
+    global _joined
+    if _joined is not None:
+        yield _joined
+        return
+    with _join() as _joined:
+        try:
+            yield _joined
+        finally:
+            _joined = None
+
+
+@contextmanager
+def _join() -> Iterator[Ranks]:
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     device = torch.device("cpu")
     if torch.cuda.is_available():
