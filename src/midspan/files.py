@@ -9,6 +9,7 @@ is put back. Two machines must not write one name on a shared disk: the other's 
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import json
 import os
@@ -85,6 +86,25 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace a file by a JSON document, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def locked(lock: Path, refusal: str) -> Iterator[None]:
+    """Nobody else is in such a block of this file meanwhile; the lock goes with the process, however it ends.
+
+    Where a file system has no locks (some of those of clusters), there is none and the block runs all the same.
+
+    Raises:
+        InputError: with `refusal`, where another process is.
+    """
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(refusal) from None
+        except OSError:
+            pass
+        yield
 
 
 def _beside(path: Path) -> tuple[Path, Path]:

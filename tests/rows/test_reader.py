@@ -136,3 +136,23 @@ def test_a_damaged_folder_is_refused_in_one_sentence(damage, folder: Path, tmp_p
     damage(copy)
     with pytest.raises(InputError, match=r"holds no whole compiled rows \(.*\); remove it and train again"):
         Rows(copy)
+
+
+def test_a_row_whose_bytes_have_changed_is_refused_and_the_others_are_read(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "rows"
+    shutil.copytree(folder, copy)
+    path = copy / "rows-0-00000.bin"
+    content = bytearray(path.read_bytes())
+    content[1] ^= 4  # within the first row of the first source
+    path.write_bytes(content)
+    rows, whole = Rows(copy), Rows(folder)
+    said = []
+    for number in range(len(rows)):
+        try:
+            assert np.array_equal(rows[number].ids, whole[number].ids)
+        except InputError as error:
+            said.append((number, str(error)))
+    [(number, sentence)] = said
+    assert f"row {number} in {path} is damaged; remove {copy} and go on with --resume" in sentence
+    with pytest.raises(InputError, match="is damaged"):
+        rows.batch(0, NUM_ROWS)

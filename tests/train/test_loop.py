@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,14 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from midspan.corpus import CorpusConfig, build
 from midspan.errors import InputError
 from midspan.fim import FimFormat
 from midspan.model import Segments
 from midspan.model.weights import load_model
 from midspan.rows import Rows
 from midspan.tokenizer import Tokenizer
-from midspan.train import load_recipe, prepare_base, train
+from midspan.train import Recipe, load_recipe, prepare_base, train
 from midspan.train.base import sentinel_ids
 from midspan.train.learner import Learner
 from midspan.train.metrics import read_metrics
@@ -203,6 +205,75 @@ def test_refusals(tiny_recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no-corpus"):
         train(load_recipe(tiny_recipe, ["data.corpus=no-corpus"]), tmp_path / "third", console=QUIET)
     assert not (tmp_path / "third").exists(), "a run that could not begin leaves nothing"
+
+
+def test_two_processes_do_not_train_one_run(tiny_recipe: Path, tmp_path: Path) -> None:
+    """The second is refused while the first lives, and goes on once it is killed."""
+    run = tmp_path / "run"
+    first = _start(tiny_recipe, run)
+    while not (run / "metrics.jsonl").is_file() and first.poll() is None:
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(InputError, match=r"another process is training .*run; wait for it, or stop it"):
+            train(load_recipe(tiny_recipe), run, resume=True, console=QUIET)
+    finally:
+        first.kill()
+        first.wait(timeout=60)
+    train(load_recipe(tiny_recipe), run, resume=True, console=QUIET)
+    assert (run / "model").is_dir()
+
+
+def _interrupted(recipe: Recipe, run: Path) -> dict[Path, bytes]:
+    """A run that was cut off after its first checkpoint: what of it must stay as it is."""
+    train(recipe, run, console=QUIET)
+    for gone in ("model", "adapter", "checkpoints/step-00000004"):
+        shutil.rmtree(run / gone, ignore_errors=True)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000002"]
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_damaged_rows_and_another_corpus_are_refused_and_nothing_is_lost(
+    tiny_recipe: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    corpus, run = tmp_path / "corpus", tmp_path / "run"
+    shutil.copytree(tiny_corpus, corpus)
+    recipe = load_recipe(tiny_recipe, ["train.steps=4", "checkpoint.every_steps=2", f"data.corpus={corpus}"])
+    train(recipe, tmp_path / "straight", console=QUIET)
+    saved = _interrupted(recipe, run)
+
+    (shard,) = (run / "rows").glob("rows-0-*.bin")
+    for count in (0, 1):  # bytes that have changed, and a file that is too short
+        content = bytes(255 - byte for byte in saved[shard])
+        shard.write_bytes(content[: len(content) - count])
+        with pytest.raises(InputError, match=r"is damaged; remove|holds no whole compiled rows"):
+            train(recipe, run, resume=True, console=QUIET)
+    shutil.rmtree(run / "rows")
+
+    (source := tmp_path / "more").mkdir()
+    for number in range(40):
+        (source / f"another{number}.py").write_text(f"def number_{number}(value):\n    return value + {number}\n")
+    changed = tmp_path / "changed"
+    build([str(source)], changed, CorpusConfig())
+    moved = load_recipe(
+        tiny_recipe, ["train.steps=4", "checkpoint.every_steps=2", f"data.corpus={changed}", "data.row_tokens=64"]
+    )
+    with pytest.raises(InputError, match=r"begun with data\.row_tokens"):
+        train(moved, run, resume=True, console=QUIET)
+    shutil.move(corpus, tmp_path / "aside")
+    shutil.move(changed, corpus)
+    with pytest.raises(InputError, match="another corpus"):
+        train(recipe, run, resume=True, console=QUIET)
+    shutil.rmtree(corpus)
+    shutil.move(tmp_path / "aside", corpus)
+
+    kept = {path: content for path, content in saved.items() if "checkpoints" in path.parts}
+    assert {path: path.read_bytes() for path in kept} == kept
+    shutil.rmtree(run / "rows", ignore_errors=True)
+    train(recipe, run, resume=True, console=QUIET)
+    assert _losses(run) == _losses(tmp_path / "straight")
+    expected = _weights(tmp_path / "straight")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in _weights(run).items())
 
 
 @pytest.mark.parametrize("together", [1, 2])

@@ -9,7 +9,6 @@ already is skipped: after a change only what it touches is made again, and after
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ from midspan.corpus.relate import Part
 from midspan.corpus.sources import Shard, find_sources
 from midspan.corpus.store import CACHE, FILES, LOCK, MANIFEST_NAME, PARTS, Manifest, check_place
 from midspan.errors import InputError
-from midspan.files import atomic_file
+from midspan.files import atomic_file, locked
 
 REDACT_KEY = "MIDSPAN_REDACT_KEY"
 """Environment variable with the key that decides what secrets are replaced by; nothing of it is ever written."""
@@ -119,14 +118,10 @@ def _locked(folder: Path) -> Iterator[None]:
     """Nobody else builds here meanwhile; the lock goes with the process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("w")
+        (folder / LOCK).touch()
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}); choose another folder") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another process builds {folder}; wait for it, or choose another folder") from None
+    with locked(folder / LOCK, f"another process builds {folder}; wait for it, or choose another folder"):
         yield
 
 

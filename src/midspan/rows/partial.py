@@ -9,7 +9,6 @@ when the work is interrupted, and bad input clears it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from midspan.errors import InputError
-from midspan.files import fsync, write_text
+from midspan.files import fsync, locked, write_text
 
 _IDENTITY, _LOCK = "identity", "lock"
 
@@ -36,11 +35,7 @@ def partial_folder(folder: Path, identity: str) -> Iterator[Path]:
         aside.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}); choose another folder") from error
-    with (aside / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another process is making {folder}; wait for it, or stop it") from None
+    with locked(aside / _LOCK, f"another process is making {folder}; wait for it, or stop it"):
         if not (aside / _IDENTITY).is_file() or (aside / _IDENTITY).read_text(encoding="utf-8") != identity:
             for left in aside.iterdir():
                 if left.name != _LOCK:

@@ -18,7 +18,7 @@ import numpy as np
 from midspan.errors import InputError
 from midspan.rows.compile import ORDER
 from midspan.rows.segments import ANSWER, CHAT
-from midspan.rows.shards import Index, read_index, shard_path
+from midspan.rows.shards import Index, read_index, row_hash, shard_path
 
 OPEN_SHARDS = 256
 """Shards that are kept mapped; a mapping is small, and a process may have 65,530 of them."""
@@ -103,7 +103,7 @@ class Rows:
         """The rows of a step that a rank reads: one after the other, the ranks' make the step's.
 
         Raises:
-            InputError: the ranks cannot share a step's rows evenly.
+            InputError: the ranks cannot share a step's rows evenly, or one of them is damaged on the disk.
             IndexError: the rows end before the step does.
         """
         if rows_per_step % world:
@@ -126,6 +126,13 @@ class Rows:
         for begin, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(order)], strict=True):
             tokens, index = self._shard(int(order["shard"][begin]))
             row = int(order["row"][begin])
+            for place in range(row, row + end - begin):
+                if row_hash(tokens[place]) != index.hashes[place]:
+                    path = self._path(int(order["shard"][begin]))
+                    raise InputError(
+                        f"row {first + begin + place - row} in {path} is damaged; remove {self._folder} and go on "
+                        "with --resume, which compiles the same rows again"
+                    )
             ids[begin:end] = tokens[row : row + end - begin]
             bounds = index.bounds[row : row + end - begin + 1].tolist()
             for n, (low, high) in enumerate(itertools.pairwise(bounds), start=begin):

@@ -22,7 +22,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -43,7 +43,7 @@ from midspan.train.learner import Learner
 from midspan.train.parallel import Layout
 from midspan.train.ranks import Ranks, joined_ranks
 from midspan.train.recipe import Recipe
-from midspan.train.run import begin_run, check_rows, check_run
+from midspan.train.run import alone_in, begin_run, check_rows, check_run
 from midspan.train.sources import open_sources
 from midspan.train.watch import Watcher, check_watch
 
@@ -59,20 +59,22 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console |
 
     Raises:
         InputError: the folder exists and `resume` was not asked for, it belongs to another recipe, or the
-            base or the corpus cannot be used.
+            base or the corpus cannot be used; or another process trains in it.
         WorkError: stopped by a signal (after saving), or by a loss or a gradient that is not finite.
     """
-    with joined_ranks() as ranks:
+    with joined_ranks() as ranks, ExitStack() as held:
         console = (console or Console(stderr=True)) if ranks.is_first else Console(quiet=True)
         try:
-            _train(recipe, run, ranks, resume, console)
+            _train(recipe, run, ranks, resume, console, held)
         except WorkError as error:
             if ranks.is_first:
                 raise
             raise SystemExit(1) from error  # rank 0 says it
 
 
-def _train(recipe: Recipe, run: Path, ranks: Ranks, resume: bool, console: Console) -> None:
+def _train(
+    recipe: Recipe, run: Path, ranks: Ranks, resume: bool, console: Console, held: ExitStack[bool | None]
+) -> None:
     ranks.first(lambda: _check(recipe, run, ranks, resume))
     if ranks.agreed((run / "model").is_dir()):
         console.print(f"{run} is finished: its model is in {run / 'model'}")
@@ -83,6 +85,7 @@ def _train(recipe: Recipe, run: Path, ranks: Ranks, resume: bool, console: Conso
     sources = open_sources(recipe.data)
     ranks.first(lambda: check_watch(recipe, learner.layout, sources))
     ranks.first(lambda: begin_run(run, recipe))
+    ranks.first(lambda: held.enter_context(alone_in(run)))
     ranks.first(lambda: _compile(recipe, run, sources, learner.tokenizer, console))
     rows = Rows(run / "rows")
     checkpoints = Checkpoints(
@@ -92,10 +95,10 @@ def _train(recipe: Recipe, run: Path, ranks: Ranks, resume: bool, console: Conso
         background=recipe.checkpoint.background,
         report=console.print,
     )
-    done = checkpoints.load(learner.optimizer.state())
-    if done is None:
-        done = Progress.start(rows.fingerprint, recipe.hash())
-    else:
+    read = checkpoints.load(learner.optimizer.state())
+    done = read or Progress.start(rows.fingerprint, recipe.hash())
+    if read is not None:
+        ranks.first(lambda: check_rows(run, rows, read.rows_fingerprint))
         learner.optimizer.loaded()
         console.print(f"going on from step {done.step} of {recipe.train.steps}")
     with checkpoints, Watcher(recipe, run, learner, sources, ranks, done=done, console=console) as watcher:

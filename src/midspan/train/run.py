@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import xxhash
 
 from midspan.cache import resolve_model
 from midspan.errors import InputError
-from midspan.files import write_json
+from midspan.files import locked, write_json
 from midspan.rows import Rows
 from midspan.train.recipe import NOT_DECISIVE, Recipe
 
-RECIPE = "recipe.json"
+RECIPE, LOCK = "recipe.json", ".lock"
 _RECORDED = ("hash", "base_identity")
 """What a run's file holds beside the recipe."""
 _OF_A_MODEL = (".safetensors", ".gguf", ".pth", ".json", ".model", ".jinja")
@@ -93,6 +94,15 @@ def begin_run(run: Path, recipe: Recipe) -> None:
     write_json(run / RECIPE, recipe.resolved() | identities)
 
 
+def alone_in(run: Path) -> AbstractContextManager[None]:
+    """No other process trains in a run's folder meanwhile.
+
+    Raises:
+        InputError: one does.
+    """
+    return locked(run / LOCK, f"another process is training {run}; wait for it, or stop it")
+
+
 def read_recipe(run: Path) -> dict[str, Any]:
     """The resolved recipe of a run."""
     try:
@@ -101,11 +111,11 @@ def read_recipe(run: Path) -> dict[str, Any]:
         raise InputError(f"{run} is no run: its {RECIPE} cannot be read ({error})") from error
 
 
-def check_rows(run: Path, rows: Rows, expected: str, num_rows: int) -> None:
-    """Refuse to go on with rows of another corpus, vocabulary or length than the recipe's."""
-    if rows.fingerprint != expected or len(rows) != num_rows:
+def check_rows(run: Path, rows: Rows, expected: str, num_rows: int | None = None) -> None:
+    """Refuse to go on with rows of another corpus or vocabulary, or of another length, than the run's."""
+    if rows.fingerprint != expected or num_rows not in (None, len(rows)):
         raise InputError(
-            f"{run / 'rows'} was compiled from another corpus, vocabulary or number of steps than the recipe's; "
+            f"{run / 'rows'} was compiled from another corpus, vocabulary or number of steps than the run's; "
             "bring the corpus back as it was, or train in another --out"
         )
 
