@@ -42,7 +42,7 @@ def tiny_model(vocab_size: int, *, max_positions: int = 256, scale: float = 0.3,
 
 
 def chain_model(tokenizer: Tokenizer, text: str, end: int, *, max_positions: int = 512) -> Llama:
-    """A model that has learnt one text: behind each of its tokens it writes the next one, and `end` behind any other.
+    """A model that has learnt one text: behind each of its tokens it writes the next, and `end` behind any other.
 
     Every token of the text has to be another one, since the last token is all that the model looks at.
     """

@@ -111,7 +111,8 @@ def test_qwen_75_a_space_in_front_of_the_first_line(
     only = {str(tokenizer.id_of(piece)): 100.0}
     with client_of(Engine(model, tokenizer)) as client:
         for prefix in ("def f(x):\n", "x = (\n", ""):
-            found = infilled(client, prefix, "\n    y\n", layout=layout, logit_bias=only, stop_rules="none", max_tokens=1)
+            fields = {"layout": layout, "logit_bias": only, "stop_rules": "none", "max_tokens": 1}
+            found = infilled(client, prefix, "\n    y\n", **fields)
             assert found["text"] == text, f"behind {prefix!r}"
 
 

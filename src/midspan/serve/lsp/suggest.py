@@ -30,9 +30,7 @@ EXPLAIN = "Explain what this code does, briefly:\n\n"
 class Suggester(Protocol):
     """What writes."""
 
-    async def suggest(
-        self, path: str, text: str, cursor: int, files: Mapping[str, str], *, invoked: bool
-    ) -> str:
+    async def suggest(self, path: str, text: str, cursor: int, files: Mapping[str, str], *, invoked: bool) -> str:
         """What to write at a place of a file.
 
         Args:
@@ -80,9 +78,7 @@ class Local:
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
 
-    async def suggest(
-        self, path: str, text: str, cursor: int, files: Mapping[str, str], *, invoked: bool
-    ) -> str:
+    async def suggest(self, path: str, text: str, cursor: int, files: Mapping[str, str], *, invoked: bool) -> str:
         """See `Suggester.suggest`."""
         news, wake = listening()
 
@@ -146,9 +142,7 @@ class Remote:
         self._parts, self._timeout = parts, timeout
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
-    async def suggest(
-        self, path: str, text: str, cursor: int, files: Mapping[str, str], *, invoked: bool
-    ) -> str:
+    async def suggest(self, path: str, text: str, cursor: int, files: Mapping[str, str], *, invoked: bool) -> str:
         """See `Suggester.suggest`."""
         body: dict[str, Any] = {"input_prefix": text[:cursor], "input_suffix": text[cursor:]}
         body |= {"n_predict": INVOKED_TOKENS if invoked else MAX_TOKENS, "session": path[-200:], "temperature": 0}
