@@ -20,7 +20,6 @@ from midspan.model import Llama, ModelConfig
 from midspan.model.weights import write_hf
 from midspan.tokenizer import Tokenizer
 
-
 _LIBC = ctypes.CDLL(None)
 _SET_PARENT_DEATH_SIGNAL = 1
 

@@ -32,7 +32,7 @@ def test_a_suggestion_is_shown_and_taken(plugin: str, script: str, tmp_path: Pat
     write_hf(tmp_path / "ours", model, model.config, tokenizer=tokenizer)
     file = tmp_path / "app.py"
     file.write_text(BEFORE + BEHIND)
-    with served(tmp_path / "ours") as (url, process):
+    with served(tmp_path / "ours") as (url, _):
         environment = {**os.environ, "URL": url, "FILE": str(file), "TERM": "xterm"}
         environment |= {f"XDG_{name}_HOME": str(tmp_path / name) for name in ("CONFIG", "DATA", "STATE", "CACHE")}
         assert NVIM is not None

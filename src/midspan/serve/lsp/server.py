@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -84,6 +85,8 @@ class _State:
 
     def _opened(self) -> Suggester:
         suggester = self._open(self._running)
+        gc.collect()
+        gc.freeze()  # no keystroke has to wait while all that was loaded is looked through for garbage
         if self._closed:  # the editor left while the model was loaded
             self._running.close()
         return suggester
