@@ -30,7 +30,8 @@ import tokenizers
 from benchmarks.harness import Bench
 from midspan.cache import pull
 from midspan.corpus import Document
-from midspan.fim import Batch, FimFormat, document_examples, plain_examples, with_sentinels
+from midspan.fim import FimFormat, with_sentinels
+from midspan.fim.batch import Batch, document_examples, plain_examples
 from midspan.rows import Rows, RowsConfig, Source, compile_rows
 from midspan.rows.pack import best_fit
 from midspan.rows.segments import segments_of

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,13 +20,21 @@ from midspan.model import Llama, ModelConfig
 from midspan.model.weights import write_hf
 from midspan.tokenizer import Tokenizer
 
+_LIBC = ctypes.CDLL(None)
+_SET_PARENT_DEATH_SIGNAL = 1
+
+
+def _end_with_parent() -> None:
+    """A benchmark that is killed, even by a signal that it cannot catch, leaves no server behind."""
+    _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+
 
 class Server:
-    """`midspan serve` on a free port, ready when the block begins."""
+    """`midspan serve` on a free port, ready when the block begins; it ends with the thread that started it."""
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "midspan", "serve", *arguments, "--port", "0"]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_end_with_parent)
         self.url = ""
 
     def __enter__(self) -> Server:

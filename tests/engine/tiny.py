@@ -39,3 +39,35 @@ def tiny_model(vocab_size: int, *, max_positions: int = 256, scale: float = 0.3,
     model = Llama(config)
     model.initialise(seed, std=scale)
     return model.to(torch.float32).eval()
+
+
+def chain_model(tokenizer: Tokenizer, text: str, end: int, *, max_positions: int = 512) -> Llama:
+    """A model that has learnt one text: behind each of its tokens it writes the next, and `end` behind any other.
+
+    Every token of the text has to be another one, since the last token is all that the model looks at.
+    """
+    ids = tokenizer.encode(text, leading_space=False)
+    assert len({*ids}) == len(ids), "no token may come twice"
+    size = -(-tokenizer.vocab_size // 8) * 8
+    config = ModelConfig(
+        vocab_size=size,
+        hidden_size=size,
+        intermediate_size=8,
+        num_layers=1,
+        num_heads=1,
+        num_kv_heads=1,
+        head_dim=8,
+        max_positions=max_positions,
+        tied=False,
+    )
+    model = Llama(config)
+    model.initialise(0)
+    follows = torch.full((size,), end)
+    follows[ids[:-1]] = torch.tensor(ids[1:])
+    with torch.no_grad():
+        for layer in model.model.layers:
+            for name in ("self_attn.o_proj", "mlp.down_proj"):
+                layer.get_submodule(name).weight.zero_()
+        model.model.embed_tokens.weight.copy_(torch.eye(size))
+        model.lm_head.weight.copy_(torch.eye(size)[follows].T)
+    return model.to(torch.float32).eval()

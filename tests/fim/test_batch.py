@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from fim.oracle import document_example, plain_example
 from fim.test_example import documents
 from fim.test_format import FACTS, vocabulary_of
-from midspan.fim import Batch, Draws, Example, Examples, FimConfig, FimFormat, document_examples, plain_examples
-from midspan.fim.batch import PLAIN, PSM, SPM
+from midspan.fim import Draws, Example, FimConfig, FimFormat
+from midspan.fim.batch import PLAIN, PSM, SPM, Batch, Examples, document_examples, plain_examples
 from midspan.fim.split import first_words
 from midspan.tokenizer import Tokenizer
 

@@ -1,5 +1,6 @@
 """Who may ask, how often and how much; and what the log says of it."""
 
+import asyncio
 import json
 import logging
 from pathlib import Path
@@ -185,3 +186,49 @@ def test_layouts_are_named() -> None:
     assert known_layout("spm") == "spm"
     with pytest.raises(InputError, match="'middle'"):
         known_layout("middle")
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(opened: Open) -> None:
+    app = opened(ServeConfig(body_timeout=0.05, log="none")).app
+    sent: list[dict[str, Any]] = []
+    parts = iter([{"type": "http.request", "body": b'{"prompt": "x', "more_body": True}])
+
+    async def receive() -> dict[str, Any]:
+        if (part := next(parts, None)) is None:
+            await asyncio.sleep(60)
+        return part or {}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/completions",
+        "raw_path": b"/v1/completions",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 1),
+        "scheme": "http",
+        "http_version": "1.1",
+        "asgi": {"version": "3.0"},
+        "root_path": "",
+    }
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 20))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 408
+
+
+def test_paths_do_not_climb_out_of_the_playground(opened: Open) -> None:
+    client = opened()
+    for path in ("../../app.py", "%2e%2e/%2e%2e/app.py", "..%2f..%2fapp.py", "..\\..\\app.py", "/etc/passwd", "%00"):
+        answer = client.get(f"/playground/{path}")
+        assert answer.status_code in (400, 404), path
+        assert answer.json()["error"]["message"]
+
+
+def test_json_of_any_depth_is_answered(opened: Open) -> None:
+    client = opened()
+    for body in ("[" * 500_000, '{"a":' * 300_000, '{"prompt": ' + "[" * 200_000 + "]" * 200_000 + "}"):
+        answer = client.post("/v1/completions", content=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["type"] == "invalid_request_error"

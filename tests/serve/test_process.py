@@ -15,9 +15,12 @@ from pathlib import Path
 
 import openai
 import pytest
+import torch
 
 from engine.tiny import tiny_model, tiny_tokenizer
+from midspan.model.lora import LoraConfig, LoraLinear, add_lora, save_adapter
 from midspan.model.weights import write_hf
+from midspan.serve.opening import named_models
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +151,29 @@ def test_an_address_that_is_taken_and_models_that_are_not_here(checkpoint: Path,
             assert done.returncode == 2, done.stderr
             assert message in done.stderr.replace("\n", " ")
             assert "Traceback" not in done.stderr
+
+
+def test_adapters_of_one_base_are_served_from_its_weights(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(tokenizer.vocab_size, max_positions=4096)
+    write_hf(tmp_path / "base", model, model.config, tokenizer=tokenizer)
+    for seed, name in enumerate(("first", "second")):
+        trained = tiny_model(tokenizer.vocab_size, max_positions=4096)
+        add_lora(trained, LoraConfig(rank=4), [3], seed=seed)
+        for module in trained.modules():
+            if isinstance(module, LoraLinear):
+                module.lora_B.data.normal_(generator=torch.Generator().manual_seed(seed))
+        (tmp_path / name).mkdir()
+        save_adapter(trained, LoraConfig(rank=4), tmp_path / name, base="../base")
+    adapters = [f"{name}={tmp_path / name}" for name in ("first", "second")]
+    models = named_models([str(tmp_path / "base")], [], adapters)
+    models.start(wait=True)
+    try:
+        assert [served.name for served in models.served] == ["base", "base:first", "base:second"], models.failed
+        engines = [served.front for served in models.served]
+        assert len({engine.complete("x = (", max_tokens=12).text for engine in engines}) == 3
+        kernels = [engine._kernel for engine in engines]  # type: ignore[attr-defined]
+        if kernels[0] is not None:
+            assert len({kernel._tensors["0.gate_up"].data_ptr() for kernel in kernels}) == 1
+    finally:
+        models.close()

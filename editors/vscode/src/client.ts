@@ -11,6 +11,7 @@ export interface Infill {
   maxTokens: number;
   layout: string;
   session: string;
+  invoked: boolean;
   extra: { filename: string; text: string }[];
 }
 
@@ -37,7 +38,7 @@ export async function post(settings: Settings, path: string, body: object, signa
 export async function infill(settings: Settings, asked: Infill, signal: AbortSignal): Promise<string> {
   const body = {
     input_prefix: asked.prefix, input_suffix: asked.suffix, input_extra: asked.extra, n_predict: asked.maxTokens,
-    temperature: 0, session: asked.session, response_fields: ["content"],
+    temperature: 0, session: asked.session, stop_rules: asked.invoked ? "invoked" : "editor", response_fields: ["content"],
     ...(asked.layout === "auto" ? {} : { layout: asked.layout }),
   };
   return (await post(settings, "/infill", body, signal)).content ?? "";

@@ -36,12 +36,11 @@ export class Provider implements vscode.InlineCompletionItemProvider {
     token: vscode.CancellationToken,
   ): Promise<string> {
     const uri = document.uri.toString();
+    const invoked = context.triggerKind === vscode.InlineCompletionTriggerKind.Invoke;
     const standing = this.standing(uri, before);
-    if (standing) return standing;
+    if (standing) return !invoked && trifling(standing) ? "" : standing;
     const settings = this.state.settings();
-    if (context.triggerKind === vscode.InlineCompletionTriggerKind.Automatic && !(await quiet(settings.pause, token))) {
-      return "";
-    }
+    if (!invoked && !(await quiet(settings.pause, token))) return "";
     const leaving = new AbortController();
     token.onCancellationRequested(() => leaving.abort());
     this.state.working(1);
@@ -51,6 +50,7 @@ export class Provider implements vscode.InlineCompletionItemProvider {
         {
           prefix: before.slice(-settings.characters), suffix: behind.slice(0, settings.characters),
           maxTokens: settings.maxTokens, layout: settings.layout, session: uri.slice(-200),
+          invoked,
           extra: this.state.others(document, settings.openFiles),
         },
         leaving.signal,
@@ -74,6 +74,12 @@ export class Provider implements vscode.InlineCompletionItemProvider {
     const typed = before.slice(last.before.length);
     return last.text.startsWith(typed) && typed !== last.text ? last.text.slice(typed.length) : "";
   }
+}
+
+// What is left of a suggestion only closes a bracket or two: not worth the key that accepts it. What the server
+// sends is looked at there.
+function trifling(text: string): boolean {
+  return /^[)\]}>;,:'"`]{1,3}$/.test(text.replace(/\s/g, ""));
 }
 
 // Wait for a while; false if the request was taken back meanwhile.

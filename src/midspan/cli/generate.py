@@ -106,7 +106,7 @@ def infill(
     from rich.text import Text
 
     from midspan.fim import LAYOUTS
-    from midspan.fim.stops import EDITOR, StopRules
+    from midspan.fim.stops import INVOKED, StopRules
 
     at = Place.parse(place)
     prefix, suffix = at.split(decode(read(at.file), str(at.file)))
@@ -118,7 +118,7 @@ def infill(
 
     sample = SampleConfig(temperature=temperature, top_p=top_p, seed=seed)
     engine = Engine.load(model, **decoding(decoder, bits))
-    rules = StopRules() if raw else EDITOR
+    rules = StopRules() if raw else INVOKED
     found = engine.infill(prefix, suffix, layout=chosen, max_tokens=max_tokens, sample=sample, stops=rules)
     if as_json:
         result = {"file": str(at.file), "line": at.line, "column": at.column, "layout": chosen}

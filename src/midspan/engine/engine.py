@@ -14,10 +14,12 @@ A prompt that ends in text is healed (`fim.heal`): its last tokens are taken bac
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ import torch
 
 from midspan.cache import resolve_model
 from midspan.engine.cache import Slots
-from midspan.engine.decoder import DecoderKind, open_decoder
+from midspan.engine.decoder import DecoderKind, adapt_decoder, open_decoder
+from midspan.engine.deferred import Deferred
 from midspan.engine.front import Front
 from midspan.engine.request import GREEDY, NO_RULES, Completion, Handle, Request
 from midspan.engine.runner import FewTokens, Runner, TorchRunner
@@ -38,7 +41,8 @@ from midspan.fim.stops import StopRules
 from midspan.model import Llama
 from midspan.model.loss import token_losses
 from midspan.model.quant import Bits
-from midspan.model.weights import load_model, tokenizer_path
+from midspan.model.weights import load_model, read_config, tokenizer_path
+from midspan.model.weights.peft import attach, open_adapter
 from midspan.tokenizer import Tokenizer
 
 _CHUNK, _CHUNK_GPU = 128, 2048
@@ -54,7 +58,7 @@ class Engine(Front):
 
     def __init__(
         self,
-        model: Llama,
+        model: Llama | Deferred,
         tokenizer: Tokenizer,
         *,
         max_batch: int = 32,
@@ -67,7 +71,7 @@ class Engine(Front):
     ) -> None:
         """
         Args:
-            model: on any device, in any dtype.
+            model: on any device, in any dtype; read when it is first wanted, if it is not here.
             tokenizer: the model's own; the embedding may have further, padding rows.
             max_batch: sequences that run at a time.
             cache_memory: bytes of keys and values of running sequences; a quarter of the memory if None.
@@ -88,7 +92,7 @@ class Engine(Front):
                 )
         self.runner: Runner = TorchRunner(model, decoder)
         super().__init__(tokenizer, max_positions=self.runner.max_positions, speculate=speculate)
-        self.model, self.max_batch = model, max_batch
+        self._source, self._kernel, self.max_batch = Deferred.of(model), decoder, max_batch
         on_gpu = self.runner.cache.memory.device.type != "cpu"
         physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         memory = torch.cuda.mem_get_info()[0] if on_gpu else physical
@@ -134,8 +138,40 @@ class Engine(Front):
         """
         path = resolve_model(name_or_path)
         tokenizer = Tokenizer.load(tokenizer_path(path))
-        model = load_model(path, dtype=dtype, device=device)
-        return Engine(model, tokenizer, decoder=open_decoder(model, decoder, bits, path), **options)
+        load = partial(load_model, path, dtype=dtype, device=device)
+        model = Deferred(read_config(path), load, dtype=dtype, device=device)
+        return Engine._of(model, tokenizer, open_decoder(model, decoder, bits, path), options)
+
+    def adapted(self, path: Path, **options: Any) -> Engine:
+        """A PEFT adapter of this engine's model, beside it: both compute with the same weights.
+
+        Args:
+            path: the adapter's folder.
+            options: of the new engine.
+
+        Raises:
+            InputError: the adapter is damaged, of another kind or of another base.
+        """
+        adapter = open_adapter(path, self._source.config)
+        tokenizer = Tokenizer.load(tokenizer_path(path))
+        source = self._source
+        model = Deferred(
+            adapter.config, lambda: attach(source.model, adapter), dtype=source.dtype, device=source.device
+        )
+        return Engine._of(model, tokenizer, adapt_decoder(self._kernel, adapter), options)
+
+    @staticmethod
+    def _of(model: Deferred, tokenizer: Tokenizer, kernel: FewTokens | None, options: dict[str, Any]) -> Engine:
+        if kernel is not None and kernel.few == sys.maxsize:
+            model.forget()  # it was there to be packed
+        else:
+            _ = model.model  # rather now than in the first request
+        return Engine(model, tokenizer, decoder=kernel, **options)
+
+    @property
+    def model(self) -> Llama:
+        """The model in torch."""
+        return self._source.model
 
     def submit(self, request: Request, on_news: Callable[[], None] | None = None) -> Handle:
         """Begin to work on a request; whoever waits for one works on all (`on_news` wants `background`).

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from midspan.engine.deferred import Deferred
 from midspan.model import KVCache, Llama
 
 
@@ -54,10 +55,10 @@ class FewTokens(Protocol):
 class TorchRunner:
     """The model, and beside it a kernel for few tokens where there is one."""
 
-    def __init__(self, model: Llama, kernel: FewTokens | None = None) -> None:
-        weight = model.model.norm.weight
-        self.model, self.max_positions = model, model.config.max_positions
-        self.cache = KVCache(model.config, capacity=0, num_slots=1, dtype=weight.dtype, device=weight.device)
+    def __init__(self, model: Llama | Deferred, kernel: FewTokens | None = None) -> None:
+        self._source = source = Deferred.of(model)
+        self.max_positions = source.config.max_positions
+        self.cache = KVCache(source.config, capacity=0, num_slots=1, dtype=source.dtype, device=source.device)
         self._kernel = kernel
 
     def step(self, parts: Sequence[Part]) -> Tensor:
@@ -76,13 +77,14 @@ class TorchRunner:
     def _by_model(self, parts: Sequence[Part]) -> Sequence[Tensor]:
         ids_1n = torch.tensor([[i for part in parts for i in part.ids]], device=self.cache.memory.device)
         places = [(part.slot, len(part.ids)) for part in parts]
-        hidden_nd = self.model.hidden(ids_1n, cache=self.cache, parts=places)[0]
+        model = self._source.model
+        hidden_nd = model.hidden(ids_1n, cache=self.cache, parts=places)[0]
         wanted: list[int] = []
         end = 0
         for part in parts:
             end += len(part.ids)
             wanted += range(end - part.num_outputs, end)
-        return torch.split(self.model.lm_head(hidden_nd[wanted]).float(), [part.num_outputs for part in parts])
+        return torch.split(model.lm_head(hidden_nd[wanted]).float(), [part.num_outputs for part in parts])
 
     def _by_kernel(self, parts: Sequence[Part]) -> Sequence[Tensor]:
         assert self._kernel is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Reason = Literal["string", "suffix", "dedent", "bracket", "repetition", "lines"]
+Reason = Literal["string", "suffix", "dedent", "bracket", "repetition", "lines", "trifle"]
 
 MIN_VISIBLE = 8
 """Characters of the suffix that have to be repeated, blanks aside: a lone `return` or `}` proves nothing."""

@@ -19,7 +19,7 @@ text, and how the text came in pieces changes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from midspan.errors import InputError
@@ -45,6 +45,8 @@ class StopRules:
     """End where lines or characters repeat without end."""
     whole_lines: bool = False
     """Of a text that is cut off by its budget, keep whole lines only, if there are any."""
+    trifles: bool = True
+    """Whether a text may be a trifle (see `is_trifle`); nothing is left of one otherwise."""
 
     def __post_init__(self) -> None:
         if not all(self.strings):
@@ -53,8 +55,27 @@ class StopRules:
             raise InputError(f"max_lines is {self.max_lines}; it must be 0 (any number) or more")
 
 
-EDITOR = StopRules(suffix=True, dedent=True, brackets=True, repetition=True, whole_lines=True)
-"""What suits a suggestion at a cursor."""
+INVOKED = StopRules(suffix=True, dedent=True, brackets=True, repetition=True, whole_lines=True)
+"""What suits a suggestion that somebody asked for."""
+EDITOR = replace(INVOKED, trifles=False)
+"""What suits a suggestion that comes by itself."""
+
+_TRIFLE = 3
+"""Characters up to which closing a few brackets is sooner typed than read."""
+_CLOSING = frozenset(")]}>;,:'\"`")
+
+
+def is_trifle(text: str) -> bool:
+    """Whether a suggestion does no more than close and end, in a few characters: `})`, `);`, a quote.
+
+    Such a one saves nobody a key, and takes the one that accepts suggestions from whoever wanted to indent.
+    """
+    return bool(text.strip()) and _begins_a_trifle(text)
+
+
+def _begins_a_trifle(text: str) -> bool:
+    seen = "".join(text.split())
+    return len(seen) <= _TRIFLE and _CLOSING.issuperset(seen)
 
 
 class _Rule(Protocol):
@@ -87,7 +108,7 @@ class Stopper:
             self._rules += [RepeatedLines(), RepeatedCharacters()]
         if rules.max_lines:
             self._rules.append(Lines(rules.max_lines))
-        self._whole_lines = rules.whole_lines
+        self._whole_lines, self._trifles = rules.whole_lines, rules.trifles
         self._text = ""
         self._shown = 0
         self.reason: Reason | None = None
@@ -106,9 +127,10 @@ class Stopper:
         for index in range(begin, len(self._text)):
             cuts = [(rule.see(self._text, index), rule.reason) for rule in self._rules]
             if self._cut(cuts):
-                return self._show(len(self._text))
+                return self._finish()
         safe = min((rule.hold for rule in self._rules if rule.hold is not None), default=len(self._text))
-        return self._show(min(safe, self._whole()) if self._whole_lines else safe)
+        safe = min(safe, self._whole()) if self._whole_lines else safe
+        return "" if not self._trifles and _begins_a_trifle(self._text[:safe]) else self._show(safe)
 
     def end(self, *, complete: bool) -> str:
         """No more text comes; the rest that can be shown.
@@ -121,6 +143,12 @@ class Stopper:
                 self._cut([(rule.end(self._text), rule.reason) for rule in self._rules])
             elif self._whole_lines:
                 self._text = self._text[: self._whole()]
+        return self._finish()
+
+    def _finish(self) -> str:
+        """Show the rest, or nothing at all where all of it is a trifle."""
+        if not self._trifles and is_trifle(self._text):
+            self._text, self.reason = "", "trifle"
         return self._show(len(self._text))
 
     def _whole(self) -> int:

@@ -16,7 +16,7 @@ import inspect
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from typing import Any
 
@@ -94,8 +94,8 @@ def attend(
 
 def attend_packed(q_bhld: Tensor, k_bkld: Tensor, v_bkld: Tensor, segments: Segments) -> Tensor:
     """Causal attention of every document of the one sequence in the batch over itself; shapes as for `attend`."""
-    if _varlen is not None and q_bhld.is_cuda and q_bhld.dtype in (torch.bfloat16, torch.float16):
-        return attend_varlen(_varlen, _VARLEN_WORDS, q_bhld, k_bkld, v_bkld, segments)
+    if q_bhld.is_cuda and q_bhld.dtype in (torch.bfloat16, torch.float16) and (found := _varlen()) is not None:
+        return attend_varlen(*found, q_bhld, k_bkld, v_bkld, segments)
     groups = q_bhld.shape[1] // k_bkld.shape[1]
     if groups > 1:
         k_bkld, v_bkld = (x.repeat_interleave(groups, dim=1) for x in (k_bkld, v_bkld))
@@ -130,17 +130,17 @@ def attend_varlen(
     return kernel(q_lhd, k_lkd, v_lkd, ends, ends, longest, longest, **causal).transpose(0, 1)[None]
 
 
-def _find_varlen() -> Callable[..., Tensor] | None:
-    """Torch's kernel for packed documents; None before 2.10."""
+@cache
+def _varlen() -> tuple[Callable[..., Tensor], frozenset[str]] | None:
+    """Torch's kernel for packed documents with the names of its parameters; None before 2.10.
+
+    Looked for when it is first wanted: its module brings torch's compiler along, a second of every start.
+    """
     try:
-        varlen = import_module("torch.nn.attention.varlen")
-    except ImportError:
+        kernel = import_module("torch.nn.attention.varlen").varlen_attn
+    except (ImportError, AttributeError):
         return None
-    return getattr(varlen, "varlen_attn", None)
-
-
-_varlen = _find_varlen()
-_VARLEN_WORDS = frozenset(inspect.signature(_varlen).parameters) if _varlen is not None else frozenset[str]()
+    return kernel, frozenset(inspect.signature(kernel).parameters)
 
 
 def attend_documents(

@@ -16,7 +16,8 @@ import numpy as np
 import xxhash
 
 from midspan.errors import InputError
-from midspan.fim import Batch, Draws, Examples, FimConfig, FimFormat, document_examples, plain_examples
+from midspan.fim import Draws, FimConfig, FimFormat
+from midspan.fim.batch import Batch, Examples, document_examples, plain_examples
 from midspan.fim.trees import grammars
 from midspan.tokenizer import Tokenizer
 

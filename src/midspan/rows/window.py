@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numba import njit
 
-from midspan.fim import Batch, FimFormat
+from midspan.fim import FimFormat
+from midspan.fim.batch import Batch
 from midspan.rows.conversations import Encoded
 from midspan.rows.pack import best_fit
 from midspan.rows.segments import ANSWER, CHAT, SEGMENT, RowsConfig, Segments, segments_of

@@ -67,8 +67,16 @@ class Desk:
         """Something that takes a while, such as a prompt's ids, without holding up the event loop."""
         return await asyncio.to_thread(make)
 
-    async def events(self, work: Work, timing: Timing | None = None) -> AsyncIterator[Event]:
+    async def events(
+        self, work: Work, timing: Timing | None = None, *, only_ends: bool = False
+    ) -> AsyncIterator[Event]:
         """Pieces of the texts as they come, and their ends.
+
+        Args:
+            work: what is asked.
+            timing: filled in.
+            only_ends: the pieces do not matter. Then nothing wakes the event loop for them, which would take the
+                interpreter from the thread that computes.
 
         Raises:
             ApiError: the prompt is longer than the model can read, or there is no room (429).
@@ -83,16 +91,22 @@ class Desk:
         handles: list[Handle] = []
         try:
             news, wake = listening()
-            handles += await self._submit(work.served.front, requests, wake)
+
+            def tell() -> None:  # by the thread that computes
+                if timing.first is None:
+                    timing.first = timing.elapsed()
+                if not only_ends or (len(handles) == len(requests) and any(h.done for h in handles)):
+                    wake()
+
+            handles += await self._submit(work.served.front, requests, tell)
+            news.set()  # for what came before there were handles
             left = list(range(len(handles)))
             while left:
                 await news.wait()
                 news.clear()
                 for number in list(left):
                     done = handles[number].done  # before the text is taken: nothing is written behind the end
-                    text = handles[number].take()
-                    if (text or done) and timing.first is None:
-                        timing.first = timing.elapsed()
+                    text = "" if only_ends else handles[number].take()
                     if text:
                         yield number, text
                     if done:
@@ -110,7 +124,7 @@ class Desk:
 
     async def texts(self, work: Work, timing: Timing | None = None) -> list[Completion]:
         """The texts whole, in their order."""
-        events = self.events(work, timing)
+        events = self.events(work, timing, only_ends=True)
         found = {number: event async for number, event in events if isinstance(event, Completion)}
         return [found[number] for number in range(len(work.requests))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -107,5 +108,8 @@ class Models:
                     background: AbstractContextManager[None] = front.background()
                     self._running.enter_context(background)
                 self._served[name] = Served(name=name, front=front)
+                # What is here now stays: no request has to wait while all of it is looked through for garbage.
+                gc.collect()
+                gc.freeze()
             except Exception as error:
                 self._failed[name] = error

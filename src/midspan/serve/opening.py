@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from midspan.engine import Engine
 from midspan.engine.front import Front
 from midspan.engine.remote import RemoteEngine
 from midspan.errors import InputError
-from midspan.model.weights import read_config, tokenizer_path
+from midspan.model.weights import detect, read_config, tokenizer_path
+from midspan.model.weights.peft import base_of
 from midspan.serve.models import Models
 from midspan.tokenizer import Tokenizer
 
@@ -39,35 +42,56 @@ def named_models(
     """
     if len(names) > len(models):
         raise InputError(f"there are {len(names)} names for {len(models)} models; give at most one each")
-    found = Models()
     chosen = [*names, *(_name(model) for model in models[len(names) :])]
-    for name, model in zip(chosen, models, strict=True):
-        _add(found, name, model, _opener(model, upstream, options))
+    wanted = list(zip(chosen, models, strict=True))
     for adapter in adapters:
         label, equals, path = adapter.partition("=")
         if not equals or not label or not path:
             raise InputError(f"--adapter is {adapter!r}; write NAME=PATH, such as ours=runs/mine/adapter")
-        _add(found, f"{chosen[0]}:{label}", path, _opener(path, upstream, options))
+        wanted.append((f"{chosen[0]}:{label}", path))
+    paths: dict[str, Path] = {}
+    for name, model in wanted:
+        if name in paths:
+            raise InputError(f"two models would be called {name}; give them names with --name")
+        paths[name] = resolve_model(model)
+        read_config(paths[name])  # complains now rather than in the background
+    openers = _elsewhere(paths, upstream) if upstream is not None else _here(paths, options)
+    found = Models()
+    for name, load in openers.items():
+        found.add(name, load)
     return found
 
 
-def _add(found: Models, name: str, model: str, load: Callable[[], Front]) -> None:
-    if name in found.names:
-        raise InputError(f"two models would be called {name}; give them names with --name")
-    read_config(resolve_model(model))  # complains now rather than in the background
-    found.add(name, load)
+def _here(paths: Mapping[str, Path], options: dict[str, Any]) -> dict[str, Callable[[], Front]]:
+    """Engines in this process. What several are adapters of, they share; one alone is merged, and faster."""
+    bases = {name: (base_of(path) if detect(path) == "peft" else path).resolve() for name, path in paths.items()}
+    users = Counter(bases.values())
+    options = _budgets(len(paths)) | options
+
+    @cache
+    def opened(base: Path) -> Engine:
+        return Engine.load(base, **options)
+
+    def open_one(path: Path, base: Path) -> Front:
+        if users[base] == 1:
+            return Engine.load(path, **options)
+        return opened(base) if path.resolve() == base else opened(base).adapted(path, **_budgets(len(paths)))
+
+    return {name: partial(open_one, path, bases[name]) for name, path in paths.items()}
 
 
-def _opener(model: str, upstream: str | None, options: dict[str, Any]) -> Callable[[], Front]:
-    if upstream is None:
-        return partial(Engine.load, model, **options)
-
-    def connect() -> Front:
-        path = resolve_model(model)
+def _elsewhere(paths: Mapping[str, Path], url: str) -> dict[str, Callable[[], Front]]:
+    def connect(path: Path) -> Front:
         positions = read_config(path).max_positions
-        return RemoteEngine(upstream, Tokenizer.load(tokenizer_path(path)), max_positions=positions)
+        return RemoteEngine(url, Tokenizer.load(tokenizer_path(path)), max_positions=positions)
 
-    return connect
+    return {name: partial(connect, path) for name, path in paths.items()}
+
+
+def _budgets(number: int) -> dict[str, int]:
+    """Bytes of keys and values for each of several engines, so that together they take what one would."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {} if number == 1 else {"cache_memory": memory // 4 // number, "store_memory": memory // 16 // number}
 
 
 def _name(model: str) -> str:

@@ -14,6 +14,10 @@
 //   rows of gate and up     silu(gate) * up where both are in hand | barrier
 //   rows of down            | barrier
 //
+// An adapter adds up (down x) to a product, in 16 bits: every thread takes all of down x for itself, and the rows of
+// up that belong to its own. Some rows of the vocabulary may be an adapter's too. The base's weights are not touched,
+// so decoders of several adapters read the same ones.
+//
 // Threads stay for the decoder's life, spin between stages, and sleep between steps once a while has passed.
 // A thread's rows and keys depend on sizes alone, so the same call gives the same bits.
 #include <atomic>
@@ -34,6 +38,18 @@ struct Shape {
 struct Layer {
   const uint8_t *qkv, *out, *gate_up, *down;
   const float *qkv_bias, *out_bias, *norm1, *norm2;
+  struct Low {  // an adapter's part of a product, in 16 bits
+    const uint8_t *down, *up;
+    int64_t rank;  // rows of `down`, a multiple of kDeep; 0 where there is no adapter
+  } low[4];        // of qkv, out, gate_up, down
+};
+using Low = Layer::Low;
+
+struct Rows {  // rows of the vocabulary in place of the base's
+  const int32_t *ids, *row_of;  // which; and for every id its row or -1
+  const uint16_t* embedding;    // bfloat16 (count, hidden)
+  const uint8_t* head;          // 16 bits
+  int32_t count, base;          // `base`: rows of the base's head
 };
 
 struct Cache {  // memory (layers, 2, slots, kv heads, capacity, head_dim), strides in elements
@@ -57,7 +73,8 @@ struct Decoder {
   const uint16_t* embedding;  // bfloat16 (vocab, hidden)
   const float* last_norm;
   const uint8_t* head;
-  Block blocks[kTokens + 1];
+  Block blocks[kTokens + 1], blocks16[kTokens + 1];
+  Rows rows = {};
 
   // The step that runs.
   const int32_t* ids;
@@ -73,9 +90,9 @@ struct Decoder {
   Vector<float> x, qkv, mid, parts, attended;
   Vector<uint16_t> many, queries;  // of a step of many tokens: a product's right side; rotated queries
   struct Local {
-    Tokens tokens;
+    Tokens tokens, low;
     Vector<float> queries, scores, joined;
-    Vector<uint16_t> panel, keys, values, shares;
+    Vector<uint16_t> panel, keys, values, shares, low_many;
     Vector<float> sums;
   };
   std::vector<Local> local;
@@ -175,15 +192,18 @@ struct Decoder {
 
   // As `product`, with the tokens in `many`.
   template <class Use>
-  void product_many(int thread, const uint8_t* weights, int rows, int unit, int columns, Use use) {
+  void product_many(int thread, const uint8_t* weights, int rows, int unit, int columns, const Low& low, Use use) {
     Local& mine = local[thread];
+    if (low.rank) lower_many(low, columns, mine);
+    const uint16_t* up = (const uint16_t*)low.up;
+    const size_t up_half = size_t(kRows) * low.rank;
     const int units = padded(rows, kRows * unit) / (kRows * unit), threads = shape.threads;
     const int deep = padded(columns, kDeep), blocks = deep / kDeep;
     const size_t size = block_row(deep), half = size_t(kRows) * deep;
     const int first = int(int64_t(units) * thread / threads), last = int(int64_t(units) * (thread + 1) / threads);
     // As many rows as leave room for the tokens in the second-level cache.
     const int most = int(kPanel / (2 * half)) / 2 * 2 / unit, step = most < 2 / unit ? 2 / unit : most;
-    alignas(64) Tile c;
+    alignas(64) Tile c, more;
     for (int u0 = first; u0 < last; u0 += step) {
       const int count = (last - u0 < step ? last - u0 : step) * unit;
       const uint16_t* panel = (const uint16_t*)(weights + size * size_t(u0) * unit);
@@ -197,6 +217,14 @@ struct Decoder {
         for (int i = 0; i < count; i += 2) {
           const bool both = i + 1 < count;
           tile(many.data() + size_t(t0) * deep, deep, panel + half * i, panel + half * (both ? i + 1 : i), deep, c);
+          if (low.rank) {
+            const uint16_t* mine_up = up + up_half * (size_t(u0) * unit + i);
+            tile(mine.low_many.data() + size_t(t0) * low.rank, low.rank, mine_up, mine_up + (both ? up_half : 0),
+                 low.rank, more);
+            for (int t = 0; t < m; t++)
+              for (int j = 0; j < 2; j++)
+                for (int r = 0; r < kRows; r++) c[t][j][r] += more[t][j][r];
+          }
           for (int t = 0; t < m; t++)
             if (unit == 2) use(u0 + i / 2, t0 + t, c[t][0], c[t][1]);
             else {
@@ -212,9 +240,41 @@ struct Decoder {
     return size_t(deep / kDeep) * (shape.bits == 16 ? 2 * kRows * kDeep : 64 + kRows * kDeep * shape.bits / 8);
   }
 
+  // down x of an adapter, of all tokens.
+  void lower(const Low& low, int tokens, const Tokens& a, Tokens& to) {
+    to.columns = int(low.rank);
+    alignas(64) float out[kTokens][kRows];
+    for (int u = 0; u < int(low.rank) / kRows; u++)
+      for (int t0 = 0; t0 < tokens; t0 += kTokens) {
+        const int m = tokens - t0 < kTokens ? tokens - t0 : kTokens;
+        blocks16[m](low.down + size_t(2) * kRows * a.columns * u, a, t0, out);
+        for (int t = 0; t < m; t++)
+          std::memcpy(to.x.data() + size_t(t0 + t) * low.rank + u * kRows, out[t], sizeof(out[t]));
+      }
+  }
+
+  void lower_many(const Low& low, int columns, Local& mine) {
+    const int deep = padded(columns, kDeep);
+    const uint16_t* down = (const uint16_t*)low.down;
+    const size_t half = size_t(kRows) * deep;
+    alignas(64) Tile c;
+    for (int t0 = 0; t0 < num_tokens; t0 += 32)
+      for (int i = 0; i < low.rank / kRows; i += 2) {
+        tile(many.data() + size_t(t0) * deep, deep, down + half * i, down + half * (i + 1), deep, c);
+        for (int t = 0; t < 32; t++)
+          for (int r = 0; r < 2 * kRows; r++)
+            mine.low_many[size_t(t0 + t) * low.rank + i * kRows + r] = to_bf16(c[t][r / kRows][r % kRows]);
+      }
+  }
+
   // This thread's blocks of 16 rows; `unit` blocks stay together.
   template <class Use>
-  void product(int thread, const uint8_t* weights, int rows, int unit, int tokens, const Tokens& a, Use use) {
+  void product(int thread, const uint8_t* weights, int rows, int unit, int tokens, const Tokens& a, const Low& low,
+               Use use) {
+    Tokens& lowered = local[thread].low;
+    if (low.rank) lower(low, tokens, a, lowered);
+    const size_t up_size = size_t(2) * kRows * low.rank;
+    alignas(64) float more[kTokens][kRows];
     const int units = padded(rows, kRows * unit) / (kRows * unit), threads = shape.threads;
     const size_t size = block_row(a.columns);
     alignas(64) float out[2][kTokens][kRows];
@@ -222,7 +282,14 @@ struct Decoder {
     for (int u = first; u < last; u++)
       for (int t0 = 0; t0 < tokens; t0 += kTokens) {
         const int m = tokens - t0 < kTokens ? tokens - t0 : kTokens;
-        for (int i = 0; i < unit; i++) blocks[m](weights + size * (size_t(u) * unit + i), a, t0, out[i]);
+        for (int i = 0; i < unit; i++) {
+          const size_t at = size_t(u) * unit + i;
+          blocks[m](weights + size * at, a, t0, out[i]);
+          if (!low.rank) continue;
+          blocks16[m](low.up + up_size * at, lowered, t0, more);
+          for (int t = 0; t < m; t++)
+            for (int r = 0; r < kRows; r++) out[i][t][r] += more[t][r];
+        }
         for (int t = 0; t < m; t++) use(u, t0 + t, out[0][t], out[1][t]);
       }
   }
@@ -233,9 +300,9 @@ struct Decoder {
     Local& mine = local[thread];
     const bool tiles = is_many();
     if (tiles) tiles_begin();
-    const auto product_of = [&](const uint8_t* weights, int rows, int unit, int columns, auto use) {
-      if (tiles) product_many(thread, weights, rows, unit, columns, use);
-      else product(thread, weights, rows, unit, n, mine.tokens, use);
+    const auto product_of = [&](const uint8_t* weights, int rows, int unit, int columns, const Low& low, auto use) {
+      if (tiles) product_many(thread, weights, rows, unit, columns, low, use);
+      else product(thread, weights, rows, unit, n, mine.tokens, low, use);
     };
     const auto norm_all = [&](const float* norm) {
       if (!tiles) return normed(n, nullptr, norm, mine.tokens);
@@ -245,12 +312,16 @@ struct Decoder {
       });
     };
     for (int t = thread; t < n; t += shape.threads)
-      for (int i = 0; i < d; i++) x[size_t(t) * d + i] = from_bf16(embedding[size_t(ids[t]) * d + i]);
+    {
+      const int own = rows.count ? rows.row_of[ids[t]] : -1;
+      const uint16_t* row = own >= 0 ? rows.embedding + size_t(own) * d : embedding + size_t(ids[t]) * d;
+      for (int i = 0; i < d; i++) x[size_t(t) * d + i] = from_bf16(row[i]);
+    }
     barrier(seen);
     for (int l = 0; l < shape.layers; l++) {
       const Layer& layer = layers[l];
       norm_all(layer.norm1);
-      product_of(layer.qkv, all, 1, d, [&](int u, int t, const float* y, const float*) {
+      product_of(layer.qkv, all, 1, d, layer.low[0], [&](int u, int t, const float* y, const float*) {
         for (int r = u * kRows; r < (u + 1) * kRows && r < all; r++)
           qkv[size_t(t) * all + r] = y[r - u * kRows] + (layer.qkv_bias ? layer.qkv_bias[r] : 0.0f);
       });
@@ -264,13 +335,13 @@ struct Decoder {
         join(mine);
         copied(mine.joined.data(), n, q_size, mine.tokens);
       }
-      product_of(layer.out, d, 1, q_size, [&](int u, int t, const float* y, const float*) {
+      product_of(layer.out, d, 1, q_size, layer.low[1], [&](int u, int t, const float* y, const float*) {
         for (int r = u * kRows; r < (u + 1) * kRows && r < d; r++)
           x[size_t(t) * d + r] += y[r - u * kRows] + (layer.out_bias ? layer.out_bias[r] : 0.0f);
       });
       barrier(seen);
       norm_all(layer.norm2);
-      product_of(layer.gate_up, 2 * padded(f, kRows), 2, d, [&](int u, int t, const float* gate, const float* up) {
+      product_of(layer.gate_up, 2 * padded(f, kRows), 2, d, layer.low[2], [&](int u, int t, const float* gate, const float* up) {
         const Lanes g = lanes(gate), h = g / (1.0f + exps(-g)) * lanes(up);
         const int rows = f - u * kRows < kRows ? f - u * kRows : kRows;
         std::memcpy(mid.data() + size_t(t) * f + u * kRows, &h, sizeof(float) * rows);
@@ -278,7 +349,7 @@ struct Decoder {
       barrier(seen);
       if (tiles) gather(thread, seen, f, [&](int t) { return mid.data() + size_t(t) * f; });
       else copied(mid.data(), n, f, mine.tokens);
-      product_of(layer.down, d, 1, f, [&](int u, int t, const float* y, const float*) {
+      product_of(layer.down, d, 1, f, layer.low[3], [&](int u, int t, const float* y, const float*) {
         for (int r = u * kRows; r < (u + 1) * kRows && r < d; r++) x[size_t(t) * d + r] += y[r - u * kRows];
       });
       barrier(seen);
@@ -287,11 +358,28 @@ struct Decoder {
     for (int first = 0; first < num_wanted; first += kMany) {
       const int count = num_wanted - first < kMany ? num_wanted - first : kMany;
       normed(count, wanted + first, last_norm, mine.tokens);
-      product(thread, head, shape.vocab, 1, count, mine.tokens, [&](int u, int t, const float* y, const float*) {
-        const int rows = shape.vocab - u * kRows < kRows ? shape.vocab - u * kRows : kRows;
-        std::memcpy(logits + size_t(first + t) * shape.vocab + u * kRows, y, sizeof(float) * rows);
+      const int base = rows.count ? rows.base : shape.vocab;
+      product(thread, head, base, 1, count, mine.tokens, Low{}, [&](int u, int t, const float* y, const float*) {
+        const int inside = base - u * kRows < kRows ? base - u * kRows : kRows;
+        std::memcpy(logits + size_t(first + t) * shape.vocab + u * kRows, y, sizeof(float) * inside);
       });
+      if (rows.count) own_logits(thread, first, count, mine, seen);
     }
+  }
+
+  // Over what the base says of an adapter's own rows.
+  void own_logits(int thread, int first, int count, Local& mine, uint32_t& seen) {
+    barrier(seen);
+    const size_t size = size_t(2) * kRows * mine.tokens.columns;
+    alignas(64) float out[kTokens][kRows];
+    for (int u = thread; u < padded(rows.count, kRows) / kRows; u += shape.threads)
+      for (int t0 = 0; t0 < count; t0 += kTokens) {
+        const int m = count - t0 < kTokens ? count - t0 : kTokens;
+        blocks16[m](rows.head + size * u, mine.tokens, t0, out);
+        for (int t = 0; t < m; t++)
+          for (int r = u * kRows; r < (u + 1) * kRows && r < rows.count; r++)
+            logits[size_t(first + t0 + t) * shape.vocab + rows.ids[r]] = out[t][r - u * kRows];
+      }
   }
 
   bool is_many() const { return tiles_allowed && num_tokens >= kMany; }
@@ -601,11 +689,16 @@ struct Decoder {
   }
 };
 
+void fill(Block* blocks, int bits) {
+  blocks[1] = block_of<1>(bits), blocks[2] = block_of<2>(bits), blocks[3] = block_of<3>(bits);
+  blocks[4] = block_of<4>(bits), blocks[5] = block_of<5>(bits), blocks[6] = block_of<6>(bits);
+  blocks[7] = block_of<7>(bits), blocks[8] = block_of<8>(bits);
+}
+
 }  // namespace
 
 extern "C" {
 
-int midspan_version() { return 1; }
 
 const char* midspan_instructions() {
 #if defined(__AVX512VNNI__)
@@ -631,10 +724,7 @@ void* midspan_open(const Shape* shape, const Layer* layers, const uint16_t* embe
   decoder->shape = *shape;
   decoder->layers.assign(layers, layers + shape->layers);
   decoder->embedding = embedding, decoder->last_norm = last_norm, decoder->head = head;
-  decoder->blocks[1] = block_of<1>(shape->bits), decoder->blocks[2] = block_of<2>(shape->bits);
-  decoder->blocks[3] = block_of<3>(shape->bits), decoder->blocks[4] = block_of<4>(shape->bits);
-  decoder->blocks[5] = block_of<5>(shape->bits), decoder->blocks[6] = block_of<6>(shape->bits);
-  decoder->blocks[7] = block_of<7>(shape->bits), decoder->blocks[8] = block_of<8>(shape->bits);
+  fill(decoder->blocks, shape->bits), fill(decoder->blocks16, 16);
   const int q_size = shape->heads * shape->head_dim;
   const int all = q_size + 2 * shape->kv_heads * shape->head_dim;
   int widest = shape->hidden > shape->inner ? shape->hidden : shape->inner;
@@ -651,7 +741,11 @@ void* midspan_open(const Shape* shape, const Layer* layers, const uint16_t* embe
     decoder->queries.resize(size_t(kQueries) * shape->heads * wide);
     decoder->attended.resize(size_t(kMaxTokens) * q_size);
   }
+  int rank = 0;
+  for (const Layer& layer : decoder->layers)
+    for (const Low& low : layer.low) rank = low.rank > rank ? int(low.rank) : rank;
   for (auto& one : decoder->local) {
+    one.low.reserve(rank, kFew, false);
     one.tokens.reserve(widest, kFew, shape->bits != 16);
     one.queries.resize(q_size);
     one.scores.resize(size_t(shape->heads) * kTile);
@@ -659,12 +753,15 @@ void* midspan_open(const Shape* shape, const Layer* layers, const uint16_t* embe
     if (!decoder->tiles_allowed) continue;
     const size_t panel = kPanel / 2 > size_t(2) * kRows * deep ? kPanel / 2 : size_t(2) * kRows * deep;
     one.panel.resize(panel), one.keys.resize(kTile * wide), one.values.resize(kTile * wide);
-    one.shares.resize(32 * kTile);
+    one.shares.resize(32 * kTile), one.low_many.resize(size_t(kQueries) * rank);
     one.sums.resize(size_t(groups) * kRun * (wide + 2));
   }
   for (int i = 1; i < shape->threads; i++) decoder->workers.emplace_back([decoder, i] { decoder->work(i); });
   return decoder;
 }
+
+// Rows of the vocabulary that are not the base's, before the first step.
+void midspan_rows(void* handle, const Rows* rows) { static_cast<Decoder*>(handle)->rows = *rows; }
 
 void midspan_step(void* handle, const int32_t* ids, const Span* spans, int num_spans, const Cache* cache,
                   const float* turns, const int32_t* wanted, int num_wanted, float* logits) {

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from midspan.engine.fused.library import LAYER, Layer, Memory, Shape, load
-from midspan.engine.fused.weights import in_huge_pages
+from midspan.engine.fused.library import LAYER, PRODUCTS, Layer, Memory, Rows, Shape, load
+from midspan.engine.fused.weights import in_huge_pages, pack_adapter
 from midspan.engine.runner import Part
 from midspan.model import KVCache, ModelConfig
-from midspan.model.quant import Bits
+from midspan.model.quant import ROWS, Bits, packed_size
 from midspan.model.rope import cos_sin
+from midspan.model.weights.peft import Adapter
 
 
 class FusedDecoder:
@@ -30,12 +31,14 @@ class FusedDecoder:
         bits: Bits,
         threads: int | None = None,
         architecture: str = "native",
+        base: FusedDecoder | None = None,
     ) -> None:
         """
         Args:
-            tensors: as `packed_weights` makes them.
+            tensors: as `packed_weights` makes them; as `pack_adapter` does where there is a `base`.
             threads: the machine's, where none is said.
             architecture: the processor to compile for, by the compiler's name of it.
+            base: whose tensors this one adds to (see `adapted`).
 
         Raises:
             WorkError: as `library.load`.
@@ -49,12 +52,21 @@ class FusedDecoder:
         self.has_tiles = bool(self._library.midspan_has_tiles())
         """Whether many tokens are products of bfloat16 tiles: whole prompts are then read faster than by torch."""
         self.few = sys.maxsize if self.has_tiles else 16
-        self._tensors = in_huge_pages(tensors)
+        self._architecture = architecture
+        self._tensors: dict[str, Tensor] = in_huge_pages(tensors) if base is None else {**base._tensors, **tensors}
         self._turns = np.zeros((0, config.head_dim), dtype=np.float32)
         layers = (Layer * config.num_layers)()
         for index in range(config.num_layers):
             for name in LAYER:
                 setattr(layers[index], name, self._address(f"{index}.{name}"))
+            for low, name in zip(layers[index].low, PRODUCTS, strict=True):
+                low.down, low.up = (self._address(f"{index}.{name}.{part}") for part in ("down", "up"))
+                if low.down is not None:
+                    columns = config.intermediate_size if name == "down" else config.hidden_size
+                    columns = config.num_heads * config.head_dim if name == "out" else columns
+                    low.rank = (
+                        self._tensors[f"{index}.{name}.down"].numel() // packed_size(ROWS, columns, 16) * ROWS
+                    )
         shape = Shape(
             layers=config.num_layers,
             hidden=config.hidden_size,
@@ -69,6 +81,27 @@ class FusedDecoder:
         )
         others = (self._address(name) for name in ("embedding", "norm", "head"))
         self._handle = self._library.midspan_open(ctypes.byref(shape), ctypes.byref(layers), *others)
+        if "rows.ids" in self._tensors:
+            assert base is not None
+            places = (self._address(f"rows.{name}") for name in ("ids", "row_of", "embedding", "head"))
+            rows = Rows(*places, self._tensors["rows.ids"].numel(), base.config.vocab_size)
+            self._library.midspan_rows(self._handle, ctypes.byref(rows))
+
+    def adapted(self, adapter: Adapter) -> FusedDecoder:
+        """A decoder of this one's weights with an adapter added; both read the same memory.
+
+        Raises:
+            InputError: the adapter is of another base.
+        """
+        tensors = pack_adapter(adapter, self.config, self._tensors, self.bits)
+        return FusedDecoder(
+            adapter.config,
+            tensors,
+            bits=self.bits,
+            threads=self.threads,
+            architecture=self._architecture,
+            base=self,
+        )
 
     def _address(self, name: str) -> int | None:
         tensor = self._tensors.get(name)

@@ -31,6 +31,8 @@ FLAGS = (
 
 LAYER = ("qkv", "out", "gate_up", "down", "qkv_bias", "out_bias", "norm1", "norm2")
 """A layer's tensors, in the order of `Layer` in decode.cpp."""
+PRODUCTS = LAYER[:4]
+"""Those that an adapter may add to."""
 
 
 class Shape(ctypes.Structure):
@@ -43,10 +45,25 @@ class Shape(ctypes.Structure):
     ]
 
 
+class Low(ctypes.Structure):
+    """`Low` of decode.cpp."""
+
+    _fields_ = [("down", ctypes.c_void_p), ("up", ctypes.c_void_p), ("rank", ctypes.c_int64)]
+
+
 class Layer(ctypes.Structure):
     """`Layer` of decode.cpp."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in LAYER]
+    _fields_ = [*((name, ctypes.c_void_p) for name in LAYER), ("low", Low * len(PRODUCTS))]
+
+
+class Rows(ctypes.Structure):
+    """`Rows` of decode.cpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("ids", "row_of", "embedding", "head")),
+        *((name, ctypes.c_int32) for name in ("count", "base")),
+    ]
 
 
 class Memory(ctypes.Structure):
@@ -96,6 +113,8 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.midspan_instructions.restype = ctypes.c_char_p
     library.midspan_open.restype = ctypes.c_void_p
     library.midspan_open.argtypes = [ctypes.c_void_p] * 5
+    library.midspan_rows.restype = None
+    library.midspan_rows.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
     library.midspan_step.restype = None
     library.midspan_step.argtypes = [
         *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int),

@@ -24,15 +24,27 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from midspan.cache import cache_dir
+from midspan.engine.deferred import Deferred
 from midspan.errors import InputError
 from midspan.files import atomic_folder
 from midspan.model import Llama, ModelConfig
-from midspan.model.quant import Bits, interleave, pack
+from midspan.model.quant import COLUMNS, ROWS, Bits, interleave, pack, packed_size, unpack
+from midspan.model.weights.assemble import parameter_shapes
+from midspan.model.weights.hf import EMBEDDING, HEAD
+from midspan.model.weights.peft import Adapter
 
 LAYOUT = 1
 """Counts changes of the layout in `model/quant.py` and here."""
+_TOGETHER = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "out": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+"""Products of the step, and the projections that each holds."""
 _ALIGNED = 64
 _HUGE = 2 << 20
 _SMALL = 20_000_000
@@ -41,25 +53,29 @@ _STAY = 4
 """Packed models that are kept."""
 
 
-def packed_weights(model: Llama, bits: Bits, path: Path | None = None) -> dict[str, Tensor]:
+def packed_weights(model: Llama | Deferred, bits: Bits, path: Path | None = None) -> dict[str, Tensor]:
     """The tensors of a model, from the cache where its checkpoint at `path` was packed before."""
-    if path is None or model.config.num_parameters() < _SMALL:
-        return dict(pack_model(model.state_dict(), model.config, bits))
+    source = Deferred.of(model)
+
+    def packed() -> Iterator[tuple[str, Tensor]]:
+        return pack_model(source.model.state_dict(), source.config, bits)
+
+    if path is None or source.config.num_parameters() < _SMALL:
+        return dict(packed())
     folder, identity = _place(path, bits), _identity(path)
     kept = _kept(folder, identity)
     if kept is not None:
         with suppress(OSError):
             os.utime(folder / "index.json")
         return kept
-    tensors = pack_model(model.state_dict(), model.config, bits)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder, replace=True) as aside:
-            _write(aside, tensors, identity)
+            _write(aside, packed(), identity)
         _prune(folder.parent)
     except (OSError, InputError):
-        return dict(pack_model(model.state_dict(), model.config, bits))
-    return _kept(folder, identity) or dict(pack_model(model.state_dict(), model.config, bits))
+        return dict(packed())
+    return _kept(folder, identity) or dict(packed())
 
 
 def in_huge_pages(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,6 +125,85 @@ def pack_model(state: Mapping[str, Tensor], config: ModelConfig, bits: Bits) -> 
             yield f"{index}.qkv_bias", torch.cat([state[f"{name}.bias"] for name in projections]).float()
         if config.out_bias:
             yield f"{index}.out_bias", state[f"{attention}.o_proj.bias"].float().contiguous()
+
+
+def pack_adapter(
+    adapter: Adapter, config: ModelConfig, base: Mapping[str, Tensor], bits: Bits
+) -> dict[str, Tensor]:
+    """An adapter's tensors in the shapes that the fused step adds to its base's, 16 bits.
+
+        3.qkv.down   A of the projections that stand together, one below the other: (ranks, columns)
+        3.qkv.up     their B, each beside the others' zeros, in the order of the base's rows: (rows, ranks)
+        rows.*       rows of the vocabulary: their ids, each id's row, and what they are in embedding and head
+
+    Args:
+        config, base, bits: of the base, and its packed tensors.
+
+    Raises:
+        InputError: the adapter is of another base.
+    """
+    left = adapter.modules
+    found = _rows_of_vocabulary(adapter, config, base, bits)
+    shapes = parameter_shapes(config)
+    for index in range(config.num_layers):
+        layer = f"model.layers.{index}"
+        for product, names in _TOGETHER.items():
+            modules = [f"{layer}.{name}" for name in names]
+            corrected = [name for name in modules if name in left]
+            left -= {*modules}
+            if not corrected:
+                continue
+            parts = {name: adapter.low_rank(name, *shapes[f"{name}.weight"]) for name in corrected}
+            rank = sum(len(a) for a, _ in parts.values())
+            wide, place = [], 0
+            for name in modules:
+                up = torch.zeros(shapes[f"{name}.weight"][0], rank + -rank % COLUMNS)
+                if name in parts:
+                    up_nr = adapter.scale * parts[name][1]
+                    up[:, place : place + up_nr.shape[1]] = up_nr
+                    place += up_nr.shape[1]
+                wide.append(up)
+            down_rk = F.pad(torch.cat([a for a, _ in parts.values()]), (0, 0, 0, -rank % COLUMNS))
+            found[f"{index}.{product}.down"] = pack(down_rk, 16)
+            found[f"{index}.{product}.up"] = pack(
+                interleave(*wide) if product == "gate_up" else torch.cat(wide), 16
+            )
+    if left:
+        raise InputError(f"the adapter {adapter.folder} is for another base: this one has no {min(left)}")
+    return found
+
+
+def _rows_of_vocabulary(
+    adapter: Adapter, config: ModelConfig, base: Mapping[str, Tensor], bits: Bits
+) -> dict[str, Tensor]:
+    given = {name: dict(zip(ids, rows.float(), strict=True)) for name, (ids, rows) in adapter.rows.items()}
+    of_embedding = given.get(EMBEDDING, {})
+    of_head = of_embedding if config.tied else given.get(HEAD, {})
+    new = range(config.vocab_size, adapter.config.vocab_size)
+    ids = sorted({*of_embedding, *of_head, *new})
+    if not ids:
+        return {}
+    size = packed_size(ROWS, config.hidden_size, bits)
+
+    def known(kind: str, index: int) -> Tensor:
+        """The base's row, which is what counts where the other matrix alone has one of the adapter's."""
+        if index in new:
+            return torch.zeros(config.hidden_size)
+        if kind == "embedding":
+            return base[kind][index].float()
+        block = base[kind][index // ROWS * size :][:size]
+        return unpack(block, ROWS, config.hidden_size, bits)[index % ROWS]
+
+    row_of = torch.full((adapter.config.vocab_size,), -1, dtype=torch.int32)
+    row_of[ids] = torch.arange(len(ids), dtype=torch.int32)
+    embedding = torch.stack([of_embedding[i] if i in of_embedding else known("embedding", i) for i in ids])
+    head = torch.stack([of_head[i] if i in of_head else known("head", i) for i in ids])
+    return {
+        "rows.ids": torch.tensor(ids, dtype=torch.int32),
+        "rows.row_of": row_of,
+        "rows.embedding": embedding.to(torch.bfloat16),
+        "rows.head": pack(head, 16),
+    }
 
 
 def _place(path: Path, bits: Bits) -> Path:

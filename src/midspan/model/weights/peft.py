@@ -1,5 +1,7 @@
 """PEFT adapters: a folder with `adapter_config.json` stands for its base with the correction merged in.
 
+Where several adapters share one base, `open_adapter` and `attach` put the correction beside the base's weights.
+
     W + alpha / rank · B A        for every projection that the adapter has, a tensor at a time
     rows of the vocabulary        replaced, and added behind the base's last one where the adapter brings tokens
     positions.json                rotary base, scaling and number of positions, where the adapter says its own
@@ -11,23 +13,108 @@ beside the adapter too. Only LoRA as `midspan.model.lora` trains it is read; wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from midspan.cache import resolve_model
 from midspan.errors import InputError
 from midspan.model.config import ModelConfig, RopeScaling
+from midspan.model.llama import Llama
+from midspan.model.lora import LoraConfig, LoraLinear
+from midspan.model.weights.assemble import assemble
 from midspan.model.weights.hf import EMBEDDING, HEAD, read_json
 
 CONFIG, TENSORS, POSITIONS = "adapter_config.json", "adapter_model.safetensors", "positions.json"
 Opened = tuple[ModelConfig, Iterator[tuple[str, Tensor]]]
 _PREFIX, _ROWS = "base_model.model.", ".token_adapter.trainable_tokens_delta"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """An adapter's tensors, over a base of a known shape."""
+
+    folder: Path
+    config: ModelConfig
+    """Of both together: the base's, with the adapter's positions and tokens."""
+    scale: float
+    tensors: dict[str, Tensor]
+    rows: dict[str, tuple[list[int], Tensor]]
+    """Name of a matrix over the vocabulary → ids and their rows."""
+
+    @property
+    def modules(self) -> set[str]:
+        """Names of the projections that it corrects."""
+        return {name.rpartition(".lora_")[0] for name in self.tensors if ".lora_" in name}
+
+    def low_rank(self, module: str, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """A (rank, columns) and B (rows, rank) of a projection, float32.
+
+        Raises:
+            InputError: they are of another shape.
+        """
+        a = self.tensors[f"{module}.lora_A.weight"].float()
+        b = self.tensors[f"{module}.lora_B.weight"].float()
+        if (b.shape[0], a.shape[1]) != (rows, columns):
+            raise InputError(
+                f"the adapter {self.folder} is for another base: {module}.weight is {(rows, columns)}"
+            )
+        return a, b
+
+
+def open_adapter(folder: Path, base: ModelConfig) -> Adapter:
+    """The adapter in a folder, over a base of this shape.
+
+    Raises:
+        InputError: it is damaged, or of another kind.
+    """
+    settings = read_json(folder / CONFIG)
+    _check(settings, folder)
+    try:
+        found = load_file(folder / TENSORS)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder / TENSORS} cannot be read ({error}); get the adapter again") from None
+    tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in found.items()}
+    rows = _rows(settings, tensors, base, folder)
+    size = max([base.vocab_size, *(max(ids) + 1 for ids, _ in rows.values())])
+    config = replace(_at_positions(base, folder), vocab_size=size)
+    scale = settings["lora_alpha"] / settings["r"]
+    return Adapter(folder=folder, config=config, scale=scale, tensors=tensors, rows=rows)
+
+
+def attach(base: Llama, adapter: Adapter) -> Llama:
+    """The base with an adapter beside its weights, which both then hold; for inference.
+
+    Matrices over the vocabulary are the new model's own where the adapter has rows in them.
+
+    Raises:
+        InputError: the adapter is of another base.
+    """
+    weight = base.model.norm.weight
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in base.state_dict().items():
+            if name == HEAD and base.config.tied:
+                continue
+            yield name, _over_vocabulary(adapter, name, tensor)
+
+    model = assemble(adapter.config, tensors(), str(adapter.folder), dtype=weight.dtype, device=weight.device)
+    for module in sorted(adapter.modules):
+        parent, _, leaf = module.rpartition(".")
+        try:
+            linear = cast(nn.Linear, model.get_submodule(module))
+        except AttributeError:
+            raise _no_such(adapter, module) from None
+        a, b = adapter.low_rank(module, *linear.weight.shape)
+        corrected = LoraLinear(linear, LoraConfig(rank=len(a), alpha=len(a) * adapter.scale), torch.Generator())
+        corrected.lora_A.data, corrected.lora_B.data = a.to(weight.device), b.to(weight.device)
+        setattr(model.get_submodule(parent), leaf, corrected)
+    return model.requires_grad_(False).eval()
 
 
 def base_of(folder: Path) -> Path:
@@ -54,36 +141,34 @@ def read(folder: Path, open_base: Callable[[Path], Opened]) -> Opened:
     Raises:
         InputError: as `open_base`; or the adapter is damaged, of another kind, or not of this base.
     """
-    settings = read_json(folder / CONFIG)
-    _check(settings, folder)
-    try:
-        found = load_file(folder / TENSORS)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder / TENSORS} cannot be read ({error}); get the adapter again") from None
-    tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in found.items()}
     config, of_base = open_base(base_of(folder))
-    config = _at_positions(config, folder)
-    rows = _rows(settings, tensors, config, folder)
-    size = max([config.vocab_size, *(max(ids) + 1 for ids, _ in rows.values())])
-    left = {name.rpartition(".lora_")[0] for name in tensors if ".lora_" in name}
-    scale = settings["lora_alpha"] / settings["r"]
+    adapter = open_adapter(folder, config)
+    left = adapter.modules
 
     def merged() -> Iterator[tuple[str, Tensor]]:
         for name, tensor in of_base:
             module = name.removesuffix(".weight")
             if module in left:
                 left.remove(module)
-                a, b = tensors[f"{module}.lora_A.weight"].float(), tensors[f"{module}.lora_B.weight"].float()
-                if (b.shape[0], a.shape[1]) != tuple(tensor.shape):
-                    raise InputError(f"the adapter {folder} is for another base: {name} is {tuple(tensor.shape)}")
-                tensor = tensor.float() + scale * (b @ a)
-            if name in rows or (name in (EMBEDDING, HEAD) and size > len(tensor)):
-                tensor = _with_rows(tensor, size, *rows.get(name, ([], None)))
-            yield name, tensor
+                a, b = adapter.low_rank(module, *tensor.shape)
+                tensor = tensor.float() + adapter.scale * (b @ a)
+            yield name, _over_vocabulary(adapter, name, tensor)
         if left:
-            raise InputError(f"the adapter {folder} is for another base: this one has no {min(left)}")
+            raise _no_such(adapter, min(left))
 
-    return replace(config, vocab_size=size), merged()
+    return adapter.config, merged()
+
+
+def _no_such(adapter: Adapter, module: str) -> InputError:
+    return InputError(f"the adapter {adapter.folder} is for another base: this one has no {module}")
+
+
+def _over_vocabulary(adapter: Adapter, name: str, tensor: Tensor) -> Tensor:
+    """A base's tensor, with the adapter's rows if it is a matrix over the vocabulary that has some."""
+    size = adapter.config.vocab_size
+    if name in adapter.rows or (name in (EMBEDDING, HEAD) and size > len(tensor)):
+        return _with_rows(tensor, size, *adapter.rows.get(name, ([], None)))
+    return tensor
 
 
 def _at_positions(config: ModelConfig, folder: Path) -> ModelConfig:

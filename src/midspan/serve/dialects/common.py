@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from midspan.engine import Completion, Request, SampleConfig
 from midspan.engine.prompts import AnyLayout
 from midspan.errors import InputError
-from midspan.fim.stops import EDITOR, StopRules
+from midspan.fim.stops import EDITOR, INVOKED, StopRules
 from midspan.serve.desk import Desk, Timing, Work
 from midspan.serve.errors import ApiError, api_error
 from midspan.serve.models import Models, Served
@@ -92,12 +92,13 @@ class InfillBody(Body):
 
     layout: AnyLayout | None = None
     """Order of the parts; the server's own choice where it is not given."""
-    stop_rules: Literal["editor", "none"] = "editor"
-    """Whether a text ends where it repeats the suffix, leaves the block, closes brackets or goes in circles."""
+    stop_rules: Literal["editor", "invoked", "none"] = "editor"
+    """Whether a text ends where it repeats the suffix, leaves the block, closes brackets or goes in circles.
+    `editor` also leaves out what only closes a bracket or two, `invoked` does not."""
 
     def rules(self, **others: Any) -> StopRules:
         """What ends the text beside the model's own end."""
-        base = EDITOR if self.stop_rules == "editor" else NO_RULES
+        base = {"editor": EDITOR, "invoked": INVOKED, "none": NO_RULES}[self.stop_rules]
         return replace(base, strings=(*base.strings, *self.strings()), **others)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -31,8 +32,6 @@ from midspan.errors import InputError, WorkError
 from midspan.serve.lsp.document import smallest_edit
 from midspan.serve.lsp.suggest import Suggester
 
-MAX_TOKENS, ASKED_TOKENS = 64, 128
-"""Of a suggestion that comes by itself, and of one that was asked for."""
 MOST_OPEN = 12
 """Other files that are looked at."""
 ACCEPT, DOCSTRING, TYPES, EXPLAIN = (f"midspan.{name}" for name in ("accept", "docstring", "types", "explain"))
@@ -86,6 +85,8 @@ class _State:
 
     def _opened(self) -> Suggester:
         suggester = self._open(self._running)
+        gc.collect()
+        gc.freeze()  # no keystroke has to wait while all that was loaded is looked through for garbage
         if self._closed:  # the editor left while the model was loaded
             self._running.close()
         return suggester
@@ -144,14 +145,14 @@ def _documents(server: LanguageServer, state: _State) -> None:
 
 
 def _suggestions(server: LanguageServer, state: _State) -> None:
-    async def suggested(document: TextDocument, position: types.Position, chosen: str, max_tokens: int) -> str:
+    async def suggested(document: TextDocument, position: types.Position, chosen: str, *, invoked: bool) -> str:
         text, cursor = document.source, document.offset_at_position(position)
         text, cursor = text[:cursor] + chosen + text[cursor:], cursor + len(chosen)
         others = [d for uri, d in server.workspace.text_documents.items() if uri != document.uri]
         files = {_path(d.uri): d.source for d in others[:MOST_OPEN]}
         suggester = await state.suggester()
         with state.working():
-            return await suggester.suggest(_path(document.uri), text, cursor, files, max_tokens)
+            return await suggester.suggest(_path(document.uri), text, cursor, files, invoked=invoked)
 
     @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
     async def inline(params: types.InlineCompletionParams) -> types.InlineCompletionList:
@@ -162,7 +163,7 @@ def _suggestions(server: LanguageServer, state: _State) -> None:
             written = document.offset_at_position(params.position) - document.offset_at_position(info.range.start)
             lead, chosen = info.text, info.text[max(written, 0) :]
         invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
-        text = await suggested(document, position, chosen, ASKED_TOKENS if invoked else MAX_TOKENS)
+        text = await suggested(document, position, chosen, invoked=invoked)
         if not text.strip():
             return types.InlineCompletionList(items=[])
         where = info.range if info is not None else types.Range(position, position)
@@ -173,7 +174,7 @@ def _suggestions(server: LanguageServer, state: _State) -> None:
     @server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions(trigger_characters=[".", "(", " "]))
     async def listed(params: types.CompletionParams) -> types.CompletionList:
         document = server.workspace.get_text_document(params.text_document.uri)
-        text = await suggested(document, params.position, "", MAX_TOKENS)
+        text = await suggested(document, params.position, "", invoked=False)
         if not text.strip():
             return types.CompletionList(is_incomplete=True, items=[])
         item = types.CompletionItem(

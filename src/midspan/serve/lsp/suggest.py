@@ -17,17 +17,20 @@ from midspan.engine import Completion, Engine, Handle
 from midspan.engine import annotate as annotating
 from midspan.engine.session import Session
 from midspan.errors import InputError, WorkError
+from midspan.fim.stops import EDITOR, INVOKED, is_trifle
 from midspan.serve.lsp.document import change
 from midspan.serve.news import listening
 from midspan.tokenizer.chat import Message
 
+MAX_TOKENS, INVOKED_TOKENS = 64, 128
+"""Of a suggestion that comes by itself, and of one that was asked for."""
 EXPLAIN = "Explain what this code does, briefly:\n\n"
 
 
 class Suggester(Protocol):
     """What writes."""
 
-    async def suggest(self, path: str, text: str, cursor: int, files: Mapping[str, str], max_tokens: int) -> str:
+    async def suggest(self, path: str, text: str, cursor: int, files: Mapping[str, str], *, invoked: bool) -> str:
         """What to write at a place of a file.
 
         Args:
@@ -35,7 +38,7 @@ class Suggester(Protocol):
             text: of the file.
             cursor: in characters.
             files: path → text of other files that are open.
-            max_tokens: of the suggestion.
+            invoked: somebody asked for it; one that comes by itself is shorter, and no trifle.
         """
 
     async def docstring(self, path: str, text: str, function: str) -> str:
@@ -75,7 +78,7 @@ class Local:
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
 
-    async def suggest(self, path: str, text: str, cursor: int, files: Mapping[str, str], max_tokens: int) -> str:
+    async def suggest(self, path: str, text: str, cursor: int, files: Mapping[str, str], *, invoked: bool) -> str:
         """See `Suggester.suggest`."""
         news, wake = listening()
 
@@ -89,8 +92,9 @@ class Local:
                     change(session, text, cursor)
                 session.files = files
                 if (standing := session.standing()) is not None:
-                    return session, standing.text
-                return session, session.ask(max_tokens=max_tokens, on_news=wake)
+                    return session, "" if is_trifle(standing.text) and not invoked else standing.text
+                budget, stops = (INVOKED_TOKENS, INVOKED) if invoked else (MAX_TOKENS, EDITOR)
+                return session, session.ask(max_tokens=budget, stops=stops, on_news=wake)
 
         session, asked = await asyncio.to_thread(ask)
         if isinstance(asked, str):
@@ -138,10 +142,11 @@ class Remote:
         self._parts, self._timeout = parts, timeout
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
-    async def suggest(self, path: str, text: str, cursor: int, files: Mapping[str, str], max_tokens: int) -> str:
+    async def suggest(self, path: str, text: str, cursor: int, files: Mapping[str, str], *, invoked: bool) -> str:
         """See `Suggester.suggest`."""
         body: dict[str, Any] = {"input_prefix": text[:cursor], "input_suffix": text[cursor:]}
-        body |= {"n_predict": max_tokens, "session": path[-200:], "temperature": 0}
+        body |= {"n_predict": INVOKED_TOKENS if invoked else MAX_TOKENS, "session": path[-200:], "temperature": 0}
+        body["stop_rules"] = "invoked" if invoked else "editor"
         body["input_extra"] = [{"filename": name, "text": other} for name, other in files.items()]
         return str((await self._post("/infill", body))["content"])
 

@@ -1,0 +1,28 @@
+;; Emacs with eglot, driven by a test: the server's command comes from the environment; facts go out as JSON.
+(require 'eglot)
+(require 'json)
+(require 'python)
+
+(defun facts-out (facts) (princ (concat "FACTS" (json-encode facts) "\n")))
+
+(let* ((command (append (json-parse-string (getenv "MIDSPAN_CMD")) nil))
+       (eglot-connect-timeout 120)
+       (eglot-sync-connect 120)
+       (jsonrpc-default-request-timeout 120))
+  (add-to-list 'eglot-server-programs (cons 'python-mode command))
+  (find-file (getenv "FILE"))
+  (python-mode)
+  (apply #'eglot (eglot--guess-contact))
+  (goto-char (point-min))
+  (forward-line 1)
+  (end-of-line)
+  (let* ((found (eglot-completion-at-point))
+         (table (nth 2 found))
+         (all (all-completions "" table))
+         (first (car all))
+         (before (buffer-string)))
+    (when first  ; what completion itself does: the candidate is written, and eglot puts the edit in its place
+      (insert (substring-no-properties first))
+      (funcall (plist-get (nthcdr 3 found) :exit-function) first 'finished))
+    (facts-out `((listed . ,(length all)) (first . ,(and first (substring-no-properties first)))
+                 (before . ,before) (after . ,(buffer-substring-no-properties (point-min) (point-max)))))))
