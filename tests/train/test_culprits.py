@@ -14,14 +14,14 @@ from midspan.model import Llama
 from midspan.model.weights import write_hf
 from midspan.rows import Row, Rows, Source
 from midspan.tokenizer import Tokenizer
-from midspan.train import load_recipe, prepare_base, train
-from midspan.train.base import Base, base_model
+from midspan.train import Recipe, load_recipe, prepare_base, train
 from midspan.train.checkpoint import Checkpoints
 from midspan.train.culprits import explain
 from midspan.train.learner import Learner
 from midspan.train.metrics import read_metrics
 from midspan.train.objective import Objective
 from midspan.train.ranks import Ranks
+from train.ranks import on_processes
 
 QUIET = Console(quiet=True)
 ALONE = Ranks(0, 1, torch.device("cpu"), None)
@@ -65,18 +65,31 @@ def _poisoned(rows: Rows, token: int) -> list[int]:
     return [n for n in range(len(rows)) if token in rows[n].ids]
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize(("method", "world"), [("full", 1), ("lora", 1), ("full", 2)])
 def test_a_gradient_that_is_not_finite_under_a_loss_that_is(
-    tiny_recipe: Path, tmp_path: Path, poisoned_corpus: Path, method: str, monkeypatch: pytest.MonkeyPatch
+    tiny_recipe: Path,
+    tmp_path: Path,
+    poisoned_corpus: Path,
+    method: str,
+    world: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken_model(base: Base, dtype: torch.dtype) -> Llama:
-        model = base_model(base, dtype)
-        tokens.extend(base.tokenizer.encode(POISON))
-        _break(model, tokens[0], forward=False)
-        return model
+    """However many ranks share the step, rank 0 names the row that one of them has, and all of them stop."""
 
-    tokens: list[int] = []
-    monkeypatch.setattr("midspan.train.learner.base_model", broken_model)
+    class BrokenLearner(Learner):
+        def __init__(self, recipe: Recipe, ranks: Ranks) -> None:
+            super().__init__(recipe, ranks)
+            (poison,) = self.tokenizer.encode(POISON)
+            _break(self.model, poison, forward=False)
+
+    def trained() -> str:
+        try:
+            train(recipe, run, console=QUIET)
+        except (WorkError, SystemExit) as error:
+            return str(error)
+        return "finished"
+
+    monkeypatch.setattr("midspan.train.loop.Learner", BrokenLearner)
     recipe = load_recipe(
         tiny_recipe,
         [
@@ -89,13 +102,13 @@ def test_a_gradient_that_is_not_finite_under_a_loss_that_is(
         ],
     )
     run = tmp_path / "run"
-    with pytest.raises(WorkError) as caught:
-        train(recipe, run, console=QUIET)
-    sentence = str(caught.value)
+    sentence, *others = on_processes(world, trained) if world > 1 else [trained()]
+    assert others == ["1"] * (world - 1), "rank 0 alone says it"
     rows = Rows(run / "rows")
-    step = min(_poisoned(rows, tokens[0])) // 2
+    (token,) = prepare_base(recipe.base, torch.float32)[1].encode(POISON)
+    step = min(_poisoned(rows, token)) // 2
     assert f"the norm of the gradient is nan at step {step + 1}" in sentence
-    culprits = [n for n in _poisoned(rows, tokens[0]) if n // 2 == step]
+    culprits = [n for n in _poisoned(rows, token) if n // 2 == step]
     assert [int(n) for n in re.findall(r"row (\d+) caused it", sentence)] == culprits
     assert re.findall(r"(pack/\S+) of ", sentence) == ["pack/m7.py"] * len(culprits), "the file, and no other"
     assert [s.step for s in read_metrics(run / "metrics.jsonl")] == [*range(1, step + 1)]
