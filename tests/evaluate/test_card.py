@@ -25,7 +25,7 @@ def test_a_card_of_a_run(run_folder: Path, corpus_folder: Path) -> None:
     assert f"{manifest.files:,} files found, {manifest.kept[TRAIN] + manifest.kept[HELD_OUT]:,} kept" in text
     assert "| 1,536 | 5.00 to 1.67 | 0.1 |" in text  # tokens, loss and minutes of the three steps
     for row in results["rows"]:
-        shown = f"{row['task']}:{row['variant']} {row['group']} {row['metric']}, {row['unit']}"
+        shown = f"heldout {row['group']} {row['metric']}, {row['unit']}"
         whole = row["group"].split()[-1] not in ("line", "lines", "span")
         assert (shown in text) == whole, shown
     assert "Made for | tests." in text

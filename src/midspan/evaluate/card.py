@@ -25,6 +25,7 @@ from midspan.evaluate.runs import RunView, method, view
 from midspan.files import write_text
 
 CARD = "README.md"
+PAPER = "[arXiv 2308.12950](https://arxiv.org/abs/2308.12950)"
 SAFETY = ("red-team", "truthfulqa", "toxigen", "bold")
 """Tasks that ask what a model says, and not how well."""
 _FEW = 6
@@ -92,11 +93,11 @@ def card(
     licence = licence or (known.licence if known else None)
     what = f"an adapter of {base}" if is_adapter else f"{base}, trained on"
     about = f"{known.about}; {known.licence}" if known else ""
-    opening = f"{name} is {what}{f' ({about})' if about else ''}, by [Midspan](https://arxiv.org/abs/2308.12950)'s"
+    opening = f"{name} is {what}{f' ({about})' if about else ''}, made by Midspan"
     sections = [
         _front_matter(base, licence, is_adapter),
         f"# {name}",
-        f"{opening} recipe, the Code Llama paper's. This page was made from the run's own files.",
+        f"{opening} as the Code Llama paper does ({PAPER}). This page is written from the runs' own files.",
         *_training(runs),
         *_data(runs),
         *_scores([*runs, *measured]),
@@ -219,7 +220,8 @@ def _scores(views: Sequence[RunView]) -> list[str]:
         head = ["", "questions", "this model", *(["before"] if any("before" in row for row in rows) else [])]
         cells = []
         for row in rows:
-            named = f"{row['task']}:{row['variant']} {row['group']} {row['metric']}, {row['unit']}"
+            asked = row["task"] if row["task"] == "heldout" else f"{row['task']}:{row['variant']}"
+            named = f"{asked} {row['group']} {row['metric']}, {row['unit']}"
             line = [" ".join(named.split()), f"{row['n']:,}", _value(row["ours"], row["interval"])]
             if len(head) > 3:
                 line.append(_value(row["before"], row["before_interval"]) if "before" in row else "")
