@@ -298,7 +298,10 @@ def test_docstrings_and_types_of_a_file(client: TestClient) -> None:
             "shorten it|cut it",
         ),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "[INST] x"}]}, 400, "INST"),
-        ("/detokenize", {"tokens": [-1]}, 400, "no id -1"),
+        ("/detokenize", {"tokens": [-1]}, 400, "the id -1"),
+        ("/completion", {"prompt": ["a", 10**6]}, 400, "the id 1000000"),
+        ("/v1/completions", {"prompt": [-1], "echo": True}, 400, "the id -1"),
+        ("/beta/completions", {"prompt": [[0], [10**6]]}, 400, "the id 1000000"),
         ("/nowhere", {}, 404, "POST /nowhere"),
     ],
 )

@@ -59,6 +59,23 @@ test("what is typed on stands without asking", async () => {
   assert.equal(bodies.length, asked + 1);
 });
 
+test("what is left of it does not take the tab key for a bracket", async () => {
+  const provider = new Provider(state), document = new Document("x = ");
+  answer.body = { content: "f(a);" };
+  await ask(provider, document, new Position(0, 4));
+  assert.equal(bodies.at(-1).stop_rules, "editor");
+  const asked = bodies.length;
+  document.text = "x = f(a";
+  assert.deepEqual(await ask(provider, document, new Position(0, 7)), []);
+  const invoked = { ...context, triggerKind: InlineCompletionTriggerKind.Invoke };
+  assert.equal((await ask(provider, document, new Position(0, 7), invoked))[0].insertText, ");");
+  assert.equal(bodies.length, asked);
+  document.text = "y = ";
+  await ask(provider, document, new Position(0, 4), invoked);
+  assert.equal(bodies.at(-1).stop_rules, "invoked");
+  answer.body = { content: "a + b" };
+});
+
 test("a chosen completion is gone on with", async () => {
   const document = new Document("import o");
   const info = { range: new Range(new Position(0, 7), new Position(0, 8)), text: "os" };

@@ -15,11 +15,13 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.client import LanguageClient
 
-from engine.tiny import tiny_model, tiny_tokenizer
+from engine.tiny import chain_model, tiny_model, tiny_tokenizer
 from midspan.engine import Engine
 from midspan.engine.session import Session
+from midspan.fim import with_sentinels
 from midspan.model.weights import write_hf
 from serve.test_process import served
+from vocabularies import byte_vocabulary
 
 URI = "file:///repo/app.py"
 TEXT = "# 🚀 rockets\ndef add(a, b):\n    return \n\n\nprint(add(1, 2))\n"
@@ -85,8 +87,12 @@ def at(line: int, character: int) -> types.Position:
     return types.Position(line, character)
 
 
-async def suggestion(client: Client, position: types.Position, **context: Any) -> types.InlineCompletionList:
-    kind = types.InlineCompletionTriggerKind.Automatic
+async def suggestion(
+    client: Client,
+    position: types.Position,
+    kind: types.InlineCompletionTriggerKind = types.InlineCompletionTriggerKind.Automatic,
+    **context: Any,
+) -> types.InlineCompletionList:
     params = types.InlineCompletionParams(
         context=types.InlineCompletionContext(trigger_kind=kind, **context),
         text_document=types.TextDocumentIdentifier(URI),
@@ -150,6 +156,36 @@ def test_positions_are_in_the_editors_units(checkpoint: Path, units: str, column
             assert [item.insert_text for item in found] == [
                 t for t in [expected(checkpoint, text, 1)] if t.strip()
             ]
+
+    run(edit)
+
+
+def test_what_only_closes_is_shown_to_who_asks_for_it(tmp_path: Path) -> None:
+    tokenizer = with_sentinels(byte_vocabulary())
+    end = tokenizer.id_of("</s>")
+    assert end is not None
+    model = chain_model(tokenizer, "x=y})", end, max_positions=2048)
+    write_hf(tmp_path / "closing", model, model.config, tokenizer=tokenizer)
+
+    async def edit() -> None:
+        async with editor(str(tmp_path / "closing"), "--decoder", "torch") as client:
+            opened(client, "f({x=y\n")
+            invoked = types.InlineCompletionTriggerKind.Invoked
+            assert not (await suggestion(client, at(0, 6))).items
+            (item,) = (await suggestion(client, at(0, 6), kind=invoked)).items
+            assert item.insert_text == "})"
+            change = types.TextDocumentContentChangeWholeDocument("f({x\n")
+            client.text_document_did_change(
+                types.DidChangeTextDocumentParams(types.VersionedTextDocumentIdentifier(2, URI), [change])
+            )
+            (item,) = (await suggestion(client, at(0, 4))).items
+            assert item.insert_text == "=y})"
+            change = types.TextDocumentContentChangePartial(types.Range(at(0, 4), at(0, 4)), "=y")
+            client.text_document_did_change(
+                types.DidChangeTextDocumentParams(types.VersionedTextDocumentIdentifier(3, URI), [change])
+            )
+            assert not (await suggestion(client, at(0, 6))).items, "nor is it when it is all that is left"
+            assert (await suggestion(client, at(0, 6), kind=invoked)).items[0].insert_text == "})"
 
     run(edit)
 

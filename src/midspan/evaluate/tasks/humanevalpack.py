@@ -107,7 +107,7 @@ def program_of(row: Mapping[str, Any], code: str, *, is_whole: bool = False) -> 
     source = opening + body + ("\n}\n" if language == "java" else "\n")
     test = tests_of(row, language)
     if language == "go":
-        source = f"{_go_head(row, source + test)}\n{source}"
+        source = f"{go_head(row, source + test)}\n{source}"
     return Program(
         source=source,
         language=LANGUAGES[language],
@@ -164,7 +164,8 @@ def _opening(row: Mapping[str, Any]) -> str:
     return str(row["declaration"])
 
 
-def _go_head(row: Mapping[str, Any], text: str) -> str:
+def go_head(row: Mapping[str, Any], text: str) -> str:
+    """A Go file's package and imports: those of the row and of its tests that the text makes use of."""
     named = dict.fromkeys(re.findall(r'^\s*"([\w./]+)"', f"{row['test_setup']}\n{row['import']}", re.MULTILINE))
     used = "".join(f'\t"{path}"\n' for path in named if f"{path.rpartition('/')[2]}." in text)
     return f"package main\n\nimport (\n{used})\n"

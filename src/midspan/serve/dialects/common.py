@@ -260,5 +260,13 @@ def check_text(text: str, param: str) -> str:
     return text
 
 
+def check_ids(ids: Sequence[int], served: Served, param: str) -> list[int]:
+    """Ids as they are; 400 for one that the vocabulary does not have."""
+    size = served.front.tokenizer.vocab_size
+    if wrong := [i for i in ids if not 0 <= i < size]:
+        raise ApiError(400, f"{param} has the id {wrong[0]}; ids are 0 to {size - 1}", param=param)
+    return list(ids)
+
+
 def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -8,6 +8,7 @@ which layout it was asked, how many bytes were healed and why it ended.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -22,6 +23,7 @@ from midspan.serve.desk import Timing, Work
 from midspan.serve.dialects.common import (
     InfillBody,
     Parts,
+    check_ids,
     check_text,
     copies_of,
     first_of,
@@ -31,7 +33,6 @@ from midspan.serve.dialects.common import (
     texts,
 )
 from midspan.serve.dialects.tabby import context_of
-from midspan.serve.errors import ApiError
 from midspan.serve.models import Served
 
 DEFAULT_TOKENS = 128
@@ -116,12 +117,9 @@ def router(parts: Parts) -> APIRouter:
     @routes.post("/detokenize")
     async def detokenize(body: DetokenizeBody) -> dict[str, Any]:
         """The text of ids."""
-        tokenizer = parts.models.get(None).front.tokenizer
-        if wrong := [i for i in body.tokens if not 0 <= i < tokenizer.vocab_size]:
-            raise ApiError(
-                400, f"there is no id {wrong[0]}; ids are 0 to {tokenizer.vocab_size - 1}", param="tokens"
-            )
-        return {"content": await parts.desk.build(lambda: tokenizer.decode(body.tokens))}
+        served = parts.models.get(None)
+        ids = check_ids(body.tokens, served, "tokens")
+        return {"content": await parts.desk.build(lambda: served.front.tokenizer.decode(ids))}
 
     @routes.get("/props")
     async def props() -> dict[str, Any]:
@@ -190,10 +188,8 @@ def _complete(parts: Parts, served: Served, body: CompletionBody) -> Request:
     ids: list[int] = []
     for part in body.prompt:
         ids += front.tokenizer.encode(check_text(part, "prompt")) if isinstance(part, str) else [part]
-    if wrong := [i for i in ids if not 0 <= i < front.tokenizer.vocab_size]:
-        raise ApiError(400, f"the prompt has the id {wrong[0]}, which the vocabulary does not", param="prompt")
     request = front.completing("", max_tokens=budget, heal=False, **options)
-    return Request(**{name: getattr(request, name) for name in request.__dataclass_fields__} | {"prompt": ids})
+    return replace(request, prompt=check_ids(ids, served, "prompt"))
 
 
 async def _answer(

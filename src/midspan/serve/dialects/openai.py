@@ -7,6 +7,7 @@ Tabby's clients ask `/v1/completions` too, with `segments` in place of a prompt.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -23,6 +24,7 @@ from midspan.serve.dialects.common import (
     InfillBody,
     Parts,
     StreamOptions,
+    check_ids,
     check_text,
     copies_of,
     finish,
@@ -99,7 +101,7 @@ def router(parts: Parts) -> APIRouter:
 async def complete(parts: Parts, body: CompletionBody, http: HttpRequest) -> Response:
     """Answer `/v1/completions`."""
     served = parts.models.get(body.model)
-    prompts = _prompts(body.prompt)
+    prompts = _prompts(served, body.prompt)
     best_of = body.best_of or body.n
     if best_of < body.n:
         raise ApiError(400, f"best_of is {best_of} and n is {body.n}; the best n need at least n", param="best_of")
@@ -129,16 +131,19 @@ async def complete(parts: Parts, body: CompletionBody, http: HttpRequest) -> Res
     return JSONResponse(_whole(served, body, [group[: body.n] for group in best], echoed, found))
 
 
-def _prompts(prompt: Prompt | None) -> list[str | list[int]]:
+def _prompts(served: Served, prompt: Prompt | None) -> list[str | list[int]]:
     if prompt is None:
         raise ApiError(400, "there is no prompt; give a text or token ids", param="prompt")
     if isinstance(prompt, str):
         return [check_text(prompt, "prompt")]
     if prompt and isinstance(prompt[0], int):
-        return [[int(i) for i in prompt]]
+        return [check_ids([int(i) for i in prompt], served, "prompt")]
     if not prompt or len(prompt) > MOST_PROMPTS:
         raise ApiError(400, f"there are {len(prompt)} prompts; give 1 to {MOST_PROMPTS}", param="prompt")
-    return [check_text(p, "prompt") if isinstance(p, str) else list(p) for p in prompt]  # type: ignore[arg-type]
+    return [
+        check_text(p, "prompt") if isinstance(p, str) else check_ids(p, served, "prompt")  # type: ignore[arg-type]
+        for p in prompt
+    ]
 
 
 def _request(parts: Parts, served: Served, body: CompletionBody, prompt: str | list[int]) -> Request:
@@ -156,15 +161,8 @@ def _request(parts: Parts, served: Served, body: CompletionBody, prompt: str | l
     if isinstance(prompt, str):
         # A text that is to go on where it ends is mended there; one that is echoed shows what was given.
         return front.completing(prompt, max_tokens=budget, heal=bool(prompt) and not body.echo, **options)
-    size = front.tokenizer.vocab_size
-    if wrong := [i for i in prompt if not 0 <= i < size]:
-        raise ApiError(400, f"the prompt has the id {wrong[0]}; ids are 0 to {size - 1}", param="prompt")
     request = front.completing("", max_tokens=budget, heal=False, **options)
-    return Request(**{**_fields(request), "prompt": prompt or bos_of(front.tokenizer)})
-
-
-def _fields(request: Request) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in request.__dataclass_fields__}
+    return replace(request, prompt=prompt or bos_of(front.tokenizer))
 
 
 def _echoed(served: Served, prompt: str | list[int], body: CompletionBody) -> tuple[str, dict[str, Any] | None]:
