@@ -74,6 +74,7 @@ def turns(*pairs: tuple[str, object], **more: object) -> dict[str, object]:
         (turns(("user", [{"type": "image_url", "image_url": "x"}]), ("assistant", "a")), "a part 'image_url'"),
         (turns(("user", "q"), ("assistant", "a"), tool_calls=[1]), "message 1 has tool_calls"),
         (turns(("user", "q"), ("assistant", "a"), weight=0), "message 1 has the weight 0"),
+        (turns(("user", "\ud83d"), ("assistant", "a")), "message 1 holds half a character"),
         (turns(("user", "say [/INST]"), ("assistant", "a")), r"message 1 holds '\[/INST\]'"),
         ({"messages": ["q", "a"]}, "message 1 is 'q'; it must be an object"),
     ],
@@ -99,6 +100,22 @@ def test_broken_lines_and_files(tmp_path: Path) -> None:
             list(entries(path))
     with pytest.raises(InputError, match="cannot be read"):
         list(entries(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_list_behind_a_byte_order_mark(tmp_path: Path, indent: int | None) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps([GOOD, GOOD], indent=indent).encode())
+    assert [entry.messages for entry in entries(path)] == [[U("q"), A("a")]] * 2
+
+
+def test_what_is_nested_too_deeply_is_no_conversation(tmp_path: Path) -> None:
+    deep, path = "[" * 100_000, tmp_path / "x"
+    path.write_text(f'{json.dumps(GOOD)}\n{{"messages": {deep}\n')
+    assert [entry.fault[:15] for entry in entries(path)] == ["", "this is no JSON"]
+    path.write_text(deep)
+    with pytest.raises(InputError, match="is no JSON"):
+        list(entries(path))
 
 
 def test_alpaca_without_texts(tmp_path: Path) -> None:

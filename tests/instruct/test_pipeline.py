@@ -286,7 +286,27 @@ def test_a_server_that_fails_or_refuses_ends_the_stage_with_its_words(tmp_path: 
             ask_questions(shop, Paid(Endpoint(Server(url)), shop.paid), config)
 
 
-def test_a_file_of_a_stage_is_json(tmp_path: Path) -> None:
-    (tmp_path / "questions.jsonl").write_text(json.dumps({"id": "1"}) + "\n{\n")
-    with Workshop(tmp_path) as shop, pytest.raises(InputError, match=r"questions\.jsonl, line 2: this is no JSON"):
-        list(shop.rows("questions.jsonl"))
+ROW = {"id": "1", "question": "Add one.", "language": "python"}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "this is no JSON"),
+        ("[" * 100_000, "this is no JSON"),
+        ("[]", "id, question, language is missing"),
+        (
+            json.dumps({**ROW, "language": "python", "question": "Add two."}).replace("question", "ask"),
+            "question is missing",
+        ),
+        (json.dumps({**ROW, "id": "first"}), "the id is 'first'; it must be up to 32 hexadecimal digits"),
+        (json.dumps({**ROW, "id": 2}), "the id is 2; it must be"),
+    ],
+)
+def test_a_row_that_a_stage_cannot_use_is_named_with_its_line(tmp_path: Path, line: str, words: str) -> None:
+    (tmp_path / "questions.jsonl").write_text(f"{json.dumps(ROW)}\n{line}\n")
+    with Workshop(tmp_path) as shop:
+        rows = shop.rows("questions.jsonl")
+        assert next(rows) == ROW
+        with pytest.raises(InputError, match=rf"questions\.jsonl, line 2: {words}"):
+            next(rows)

@@ -113,6 +113,8 @@ def test_pieces_of_code() -> None:
 
 def test_conversations_are_saved_and_loaded(talk: Talk, tmp_path: Path) -> None:
     path = tmp_path / "talk.jsonl"
+    with pytest.raises(InputError, match="nothing was said yet"):
+        talk.save(path)
     talk.system, talk.turns = "s", [Message("user", "q"), Message("assistant", "ä")]
     talk.save(path)
     other = Talk(talk.front, max_tokens=12)
@@ -140,27 +142,37 @@ def test_the_command(model: str, tmp_path: Path) -> None:
     lines = [
         "/run 1",
         "/run 7",
+        "/run it",
+        "/save",
         "/system be brief",
         "hello",
         f"/save {saved}",
         "/nonsense",
         "/help",
+        "\xff",
+        "/undo",
         "[INST]",
         "/undo",
     ]
     command = [sys.executable, "-m", "midspan", "chat", model, "--max-tokens", "8", "--load", str(before)]
     done = subprocess.run(
-        [*command, "--decoder", "torch"], input="\n".join(lines), capture_output=True, text=True, check=False
+        [*command, "--decoder", "torch"],
+        input="\n".join(lines).encode("latin-1"),
+        capture_output=True,
+        check=False,
     )
-    assert done.returncode == 0, done.stderr
+    said = done.stdout.decode()
+    assert done.returncode == 0, done.stderr.decode()
     for words in (
         "42\n(python passed",
         "there is no piece 7",
+        "/run it: a piece of code has a number",
+        "/save needs the name of a file",
         "'/nonsense' is no command",
         "/run [N]",
         "marks turns",
     ):
-        assert words in done.stdout
+        assert words in said
     found = json.loads(saved.read_text())["messages"]
     assert [message["role"] for message in found] == ["system", "user", "assistant", "user", "assistant"]
     assert found[0]["content"] == "be brief"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,6 +64,8 @@ def chat(
 def _converse(talk: Talk, console: Console) -> None:
     """Read turns until there are no more."""
     is_terminal = sys.stdin.isatty()
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a stray byte is no reason to lose the conversation
     if is_terminal:
         import readline  # noqa: F401, lines can be edited and come back with the arrow keys
 
@@ -107,7 +110,9 @@ def _command(talk: Talk, console: Console, text: str) -> None:
     name, _, rest = text.partition(" ")
     rest = rest.strip()
     if name == "/run":
-        language, verdict = talk.run(int(rest) if rest.isdecimal() else None)
+        if rest and not rest.isdecimal():
+            raise InputError(f"/run {rest}: a piece of code has a number, such as /run 1")
+        language, verdict = talk.run(int(rest) if rest else None)
         console.print(verdict.stdout, end="", style="green")
         console.print(verdict.stderr, end="", style="yellow")
         seconds = f"{verdict.cpu_seconds:.2f} CPU seconds"
@@ -118,7 +123,9 @@ def _command(talk: Talk, console: Console, text: str) -> None:
         talk.undo()
     elif name == "/clear":
         talk.clear()
-    elif name in ("/save", "/load") and rest:
+    elif name in ("/save", "/load"):
+        if not rest:
+            raise InputError(f"{name} needs the name of a file, such as {name} talk.jsonl")
         (talk.save if name == "/save" else talk.load)(Path(rest).expanduser())
     elif name == "/help":
         console.print(HELP)

@@ -11,6 +11,8 @@ used names its line. What holds no text (pictures, calls of tools, weights) is r
 from __future__ import annotations
 
 import json
+import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ _ROLES: dict[str, Role] = {
     "bing": "assistant",
     "model": "assistant",
 }
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
@@ -54,7 +57,7 @@ def entries(path: Path) -> Iterator[Entry]:
     for place, data in _values(path):
         try:
             value = json.loads(data) if isinstance(data, bytes) else data
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield Entry(place, [], f"this is no JSON ({error}); write one object a line")
             continue
         if reader is None:
@@ -86,6 +89,8 @@ def check(messages: list[Message]) -> None:
     for number, message in enumerate(messages, start=1):
         if message.role == "assistant" and not message.content.strip():
             raise InputError(f"message {number} is an empty answer; take the conversation out")
+        if _SURROGATE.search(message.content):  # JSON can say it, no vocabulary can write it
+            raise InputError(f"message {number} holds half a character (a lone surrogate); take it out")
         for tag in TAGS:
             if tag in message.content:
                 raise InputError(
@@ -97,17 +102,19 @@ def _values(path: Path) -> Iterator[tuple[str, Any]]:
     """Place and content of each entry: bytes of a line, or a value of a list."""
     try:
         with path.open("rb") as file:
-            start = file.read(1 << 16).lstrip()
+            start = file.read(1 << 16).removeprefix(BOM_UTF8).lstrip()
             file.seek(0)
             if not start.startswith(b"["):
                 for number, line in enumerate(file, start=1):
                     if line.strip():
-                        yield f"{path}, line {number}", line.removeprefix(b"\xef\xbb\xbf")
+                        yield f"{path}, line {number}", line.removeprefix(BOM_UTF8)
                 return
             found = json.load(file)
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); name a file of conversations") from error
-    except ValueError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); name a file of conversations, or a folder of the stages"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON ({error}); write a list of objects, or one object a line") from None
     for number, value in enumerate(found, start=1):
         yield f"{path}, entry {number}", value

@@ -128,7 +128,9 @@ class Talk:
             self._sandbox = None
 
     def save(self, path: Path) -> None:
-        """Write the conversation as one line, which training can read."""
+        """Write the conversation as one line, which training can read. InputError where nothing was said yet."""
+        if not self.turns:
+            raise InputError("nothing was said yet, so there is no conversation to save")
         before = [Message("system", self.system)] if self.system else []
         write_text(path, json.dumps({"messages": said([*before, *self.turns])}, ensure_ascii=False) + "\n")
 

@@ -15,6 +15,7 @@ So a stage that was killed is run again: what was answered or executed before co
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,14 @@ from midspan.files import atomic_file, write_json
 from midspan.instruct.ledger import Ledger
 
 QUESTIONS, TESTS, SOLUTIONS, YIELD = "questions.jsonl", "tests.jsonl", "solutions.jsonl", "yield.json"
+
+_FIELDS = {
+    QUESTIONS: ("id", "question", "language"),
+    TESTS: ("id", "question", "language", "setup", "tests", "entry"),
+    SOLUTIONS: ("id", "question", "language", "tests", "shown", "answers", "kept"),
+}
+"""What the stage behind a file reads of its rows."""
+_ID = re.compile("[0-9a-f]{1,32}")
 
 Row = dict[str, Any]
 
@@ -71,12 +80,27 @@ class Workshop:
 
 
 def stage_rows(folder: Path, name: str) -> Iterator[Row]:
-    """The rows of a stage's file in a folder. InputError where the stage is still to come."""
+    """The rows of a stage's file. InputError where the stage is still to come, or a row lacks a field."""
     path = folder / name
     if not path.is_file():
         stage = name.partition(".")[0]
         raise InputError(f"{folder} has no {name} yet; run `midspan instruct {stage} {folder}` before this")
-    return read_rows(path)
+    return _whole(path, _FIELDS[name])
+
+
+def _whole(path: Path, fields: tuple[str, ...]) -> Iterator[Row]:
+    """The rows of a stage's file, which others may have written: each with its fields, and an id that is one."""
+    for number, row in enumerate(read_rows(path), start=1):
+        missing = [name for name in fields if not isinstance(row, dict) or name not in row]
+        if missing:
+            raise InputError(
+                f"{path}, line {number}: {', '.join(missing)} is missing; a row has {', '.join(fields)}"
+            )
+        if not isinstance(row["id"], str) or not _ID.fullmatch(row["id"]):
+            raise InputError(
+                f"{path}, line {number}: the id is {row['id']!r}; it must be up to 32 hexadecimal digits"
+            )
+        yield row
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -85,7 +109,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         for number, line in enumerate(file, start=1):
             try:
                 value = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 sentence = f"{path}, line {number}: this is no JSON ({error}); run its stage again"
                 raise InputError(sentence) from None
             yield value
