@@ -219,7 +219,8 @@ def markdown(results: dict[str, Any]) -> str:
 TEXT = """# Long context in miniature
 
 What the paper shows for 7B models at 4,096 and 16,384 tokens (Figure 4, Tables 17 and 18), on a model of 0.9
-million weights: trained from nothing at 512 tokens, fine-tuned for an eighth of its tokens at 2,048, asked up to 4,096.
+million weights: trained from nothing at 512 tokens, fine-tuned for an eighth of its tokens at 2,048, and asked up
+to 4,096.
 Made by `{command}` at commit {commit} on {hardware}.
 
 ## Key retrieval

@@ -1,7 +1,7 @@
 """`python -m midspan.plan.peak`: the most memory that a process takes which trains a shallow model.
 
 A pickled recipe, stage, number of layers and of threads come from standard input; bytes before there was a model
-and bytes at most go to standard output. It is for `midspan.plan.cpu`, which cannot measure this in its own process.
+and bytes at most go to standard output. It is for `midspan.plan.cpu`, which cannot measure this where it runs.
 """
 
 from __future__ import annotations
