@@ -22,6 +22,7 @@ SURFACE = {
         *("model", "prompt", "--max-tokens", "--temperature", "--top-p", "--seed"),
         *("--decoder", "--bits", "--json"),
     },
+    "card": {"runs", "--results", "--name", "--licence", "--notes", "--out", "--json"},
     "convert": {"source", "target", "--to", "--type", "--shards", "--json"},
     "corpus build": {
         *("sources", "--out", "--config", "--overwrite", "--json"),

@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from midspan.evaluate.tasks.context_perplexity import context_perplexity, long_d
 from midspan.evaluate.tasks.key_retrieval import MAX_NEW, Filler, KeyRetrievalConfig, key_retrieval, questions
 from midspan.fim import Draws
 from midspan.model import RopeScaling
+from midspan.model.weights import load_model, write_hf
 from midspan.tokenizer import Tokenizer
 from midspan.train.lineage import load_lineage, run_lineage
 
@@ -144,10 +146,11 @@ def measure(runs: Path, tokenizer: Tokenizer, corpus: Corpus, quick: bool) -> di
     }
     rows, curves = [], {}
     for name, (run, theta, scaling) in variants.items():
-        engine = Engine.load(runs / run, max_batch=8)
-        engine.model.config = replace(
-            engine.model.config, rope_theta=theta, rope_scaling=scaling, max_positions=2 * LENGTHS[-1]
-        )
+        with tempfile.TemporaryDirectory() as aside:  # the same weights, said to reach further
+            model = load_model(runs / run / "model")
+            positions = {"rope_theta": theta, "rope_scaling": scaling, "max_positions": 2 * LENGTHS[-1]}
+            write_hf(Path(aside) / "model", model, replace(model.config, **positions), tokenizer=tokenizer)
+            engine = Engine.load(Path(aside) / "model", max_batch=8)
 
         def answers(prompts: list[list[int]], engine: Engine = engine) -> list[str]:
             return [done.text for done in engine.generate(prompts, max_tokens=MAX_NEW)]

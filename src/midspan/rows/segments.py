@@ -21,7 +21,7 @@ from midspan.fim.batch import Batch, Examples, document_examples, plain_examples
 from midspan.fim.trees import grammars
 from midspan.tokenizer import Tokenizer
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 SEGMENT = np.dtype([("end", "<u4"), ("num_middle", "<u4"), ("form", "u1"), ("source", "u1"), ("document", "<u8")])
 FORMS = ("plain", "psm", "spm", "cut", "chat")
 """A segment's form is an index into these; `cut` is a piece of one longer than a row, `chat` a conversation."""
