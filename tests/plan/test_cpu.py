@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tests.train.conftest import tiny_base, tiny_corpus, tiny_recipe
 from typer.testing import CliRunner
@@ -30,15 +29,6 @@ def test_a_tiny_recipe_is_measured(tiny_recipe: Path, method: str) -> None:
     assert plan.tokens_per_second > 100
     assert 0 < plan.memory.parts["activations and working memory"] < 2**30
     assert plan.memory.parts["weights"] == 2 * plan.stage.model.num_parameters()
-
-
-def test_memory_is_that_of_another_process(tiny_recipe: Path) -> None:
-    recipe = load_recipe(tiny_recipe)
-    ballast = np.ones(1 << 27)  # a GiB of ours is none of a run's
-    try:
-        assert plan_cpu(recipe, stage_of(recipe), MACHINE).memory.total < 1.4 * 2**30
-    finally:
-        del ballast
 
 
 def test_activations_grow_with_rows(tiny_recipe: Path) -> None:
@@ -81,9 +71,6 @@ def test_the_command_beside_a_run(tiny_recipe: Path, tmp_path: Path) -> None:
     answer = json.loads(result.stdout)
     assert answer["plans"][0]["fits"]
     assert answer["run"]["tokens a second"]["measured"] > 0
-    memory = answer["run"]["GiB of memory"]
-    assert memory["predicted"] == answer["plans"][0]["memory_total_bytes"] / 2**30
-    assert memory["measured"] > 0.1
 
 
 def test_the_command_over_a_folder() -> None:

@@ -1,33 +1,32 @@
 """This machine: what it can do, and what a step of the loop costs on it, both measured on the spot.
 
 A step is timed with the loop's own functions on models of the recipe's shape but fewer layers, and carried on
-to all of them: time and memory of a step are linear in the number of layers.
+to all of them: time and memory of a pass are linear in the number of layers.
 
-    seconds of a pass = ends + layers x layer        peak bytes of a process = ends + layers x layer
+    seconds of a pass = ends + layers x layer        peak bytes of a pass = ends + layers x layer
 
-Nothing needs the base to be here. Bytes are the most that a process of its own took, which holds all that the
-allocator keeps and what libraries take beside tensors; a process cannot be asked for it twice.
+Nothing needs the base to be here. Bytes are those that torch's allocator hands out, seen by its profiler; what the
+process has beside them (Python, torch, libraries) is read from the system.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from midspan.errors import WorkError
-from midspan.plan.memory import Memory, gradient_bytes
+from midspan.model import Llama
+from midspan.plan.hardware import GIB
+from midspan.plan.memory import Memory
 from midspan.plan.result import Plan, gib
 from midspan.plan.stage import Stage
-from midspan.plan.trial import Trial, shallow_trial
+from midspan.plan.trial import PRECISIONS, Trial, random_rows
 from midspan.train.recipe import Recipe
 
 Clock = Callable[[], float]
@@ -35,9 +34,6 @@ SECONDS = 5.0
 """That timing a recipe's steps may take, about."""
 HEADROOM = 0.95
 """Of the memory that is free now that a run may fill."""
-BESIDE = 280 * 2**20
-"""Bytes that a run takes beside a trial: its vocabulary (70 MiB with 49,152 pieces), its corpus and what compiling
-rows in the same process leaves (170 MiB), and gaps between them. Measured, not derived."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +63,18 @@ def measure_machine() -> Machine:
     )
 
 
+def _trial(recipe: Recipe, stage: Stage, layers: int, num_rows: int) -> Trial:
+    """A random model of some layers, ready to train."""
+    model = Llama(replace(stage.model, num_layers=layers)).to(PRECISIONS[recipe.train.precision])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.shape[0] == stage.model.vocab_size:  # large, and nothing depends on what is in it
+                parameter.fill_(0.02)
+            else:
+                parameter.normal_(std=0.02)
+    return Trial(recipe, model, (1, 2, 3), random_rows(stage, num_rows))
+
+
 def plan_cpu(
     recipe: Recipe, stage: Stage, machine: Machine | None = None, *, clock: Clock = time.perf_counter
 ) -> Plan:
@@ -87,13 +95,13 @@ def plan_cpu(
         memory = Memory(parts={"weights and states": least}, moment="always")
         return _plan(stage, machine, memory, {}, _advice(stage, machine, memory), {})
 
-    trial = shallow_trial(recipe, stage, 1, stage.rows_per_pass)
+    trial = _trial(recipe, stage, 1, stage.rows_per_pass)
     trial.backward()  # the first of its kind: kernels are made
     trial.step()
     one = _pass_seconds(trial, 2, clock)
     deep = max(2, min(layers, int(SECONDS / 3 / one)))  # every layer costs less than all of this one
     del trial
-    trial = shallow_trial(recipe, stage, deep, stage.rows_per_pass)
+    trial = _trial(recipe, stage, deep, stage.rows_per_pass)
     trial.backward()
     trial.step()
     many = _pass_seconds(trial, 3, clock)
@@ -163,32 +171,37 @@ def _states(stage: Stage) -> float:
 
 
 def _memory(recipe: Recipe, stage: Stage) -> Memory:
-    """Peak of a process that trains: that of one with fewer layers, and what each layer adds."""
-    few, more = 1, min(3, stage.model.num_layers)
-    before, least = _peak(recipe, stage, few)
-    peak = float(least)
-    if more > few:
-        peak += (stage.model.num_layers - few) * (_peak(recipe, stage, more)[1] - least) / (more - few)
-    weights = (4 if stage.states == "float32" else 2) * float(stage.model.num_parameters())
-    parts = {
-        "weights": weights,
-        "masters and optimizer states": _states(stage) - weights,
-        "gradients": gradient_bytes(stage)[0] * float(stage.trained()),
-        "Python, libraries, vocabulary and rows": float(before + BESIDE),
+    """Peak of the process: what stays, and the larger of the peaks of a backward pass and of the optimizer."""
+    passes = min(2, stage.rows_per_step // stage.rows_per_pass)
+    peaks = []
+    for layers in (1, 3):
+        trial = _trial(recipe, stage, layers, passes * stage.rows_per_pass)
+        trial.backward()
+        trial.step()
+        backward = _peak_bytes(trial.backward)
+        peaks.append((backward, _peak_bytes(trial.step)))
+        del trial
+    held = []
+    for (peak_1, rest_1), (peak_3, rest_3) in zip(*peaks, strict=True):
+        more = stage.model.num_layers - 1
+        held.append((peak_1 + more * (peak_3 - peak_1) / 2, rest_1 + more * (rest_3 - rest_1) / 2))
+    (backward_peak, gradients), (step_peak, _) = held
+    working, moment = backward_peak, "a pass"
+    if gradients + step_peak > backward_peak:
+        working, moment = gradients + step_peak, "the optimizer's step"
+    states = {
+        "weights": (4 if stage.states == "float32" else 2) * float(stage.model.num_parameters()),
     }
-    working = max(0.0, peak + BESIDE - sum(parts.values()))
-    return Memory(parts={**parts, "activations and working memory": working}, moment="a step")
-
-
-def _peak(recipe: Recipe, stage: Stage, layers: int) -> tuple[int, int]:
-    """Bytes of a process with the loop and no model in it, and the most it has while it trains some layers."""
-    command = [sys.executable, "-m", "midspan.plan.peak"]
-    asked = pickle.dumps((recipe, stage, layers, torch.get_num_threads()))
-    done = subprocess.run(command, input=asked, capture_output=True, check=False)
-    if done.returncode:
-        raise WorkError(f"memory could not be measured: {done.stderr.decode(errors='replace').strip()[-500:]}")
-    before, most = map(int, done.stdout.split())
-    return before, most
+    states["masters and optimizer states"] = _states(stage) - states["weights"]
+    return Memory(
+        parts={
+            **states,
+            "gradients": gradients,
+            "activations and working memory": working - gradients,
+            "Python, torch and libraries": _resident_bytes(),
+        },
+        moment=moment,
+    )
 
 
 def _pass_seconds(trial: Trial, runs: int, clock: Clock) -> float:
@@ -219,6 +232,19 @@ def _seconds(call: Callable[[], Any], runs: int, clock: Clock = time.perf_counte
     return statistics.median(found)
 
 
+def _peak_bytes(call: Callable[[], Any]) -> tuple[int, int]:
+    """The most that a call holds at once above what was there before, and what it leaves behind."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # it would tell standard error that it begins and ends
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        call()
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most, now
+
+
 def _free_bytes() -> float:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
@@ -228,3 +254,12 @@ def _free_bytes() -> float:
     except OSError:
         pass
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _resident_bytes() -> float:
+    """What this process has in memory now, with no model in it: as much as any run starts with."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return float(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0.5 * GIB

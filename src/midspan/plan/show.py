@@ -116,9 +116,6 @@ def measured(steps: Sequence[StepMetrics], plan: Plan) -> dict[str, dict[str, fl
         "tokens a step": (float(plan.stage.tokens_per_step), tokens / len(counted)),
         "hours in all": (plan.hours, seconds / len(counted) * plan.stage.steps / 3600),
     }
-    most = max((step.memory_bytes or 0 for step in steps), default=0)
-    if most:
-        rows["GiB of memory"] = (plan.memory.total / GIB, most / GIB)
     return {
         name: {"predicted": predicted, "measured": found, "ratio": predicted / found}
         for name, (predicted, found) in rows.items()

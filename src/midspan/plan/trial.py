@@ -6,7 +6,6 @@ All that planning knows of the loop's inside is here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from midspan.train.optimizer import Optimizer
 from midspan.train.parallel import lighten
 from midspan.train.recipe import Recipe
 
-__all__ = ["PRECISIONS", "Trial", "random_rows", "shallow_trial"]
+__all__ = ["PRECISIONS", "Trial", "random_rows"]
 
 
 class Trial:
@@ -70,18 +69,6 @@ class Trial:
         """Drop the gradients."""
         for parameter in self._optimizer.parameters.values():
             parameter.grad = None
-
-
-def shallow_trial(recipe: Recipe, stage: Stage, layers: int, num_rows: int) -> Trial:
-    """A random model of the stage's shape, but for its layers, ready to train on some rows."""
-    model = Llama(replace(stage.model, num_layers=layers)).to(PRECISIONS[recipe.train.precision])
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.shape[0] == stage.model.vocab_size:  # large, and nothing depends on what is in it
-                parameter.fill_(0.02)
-            else:
-                parameter.normal_(std=0.02)
-    return Trial(recipe, model, (1, 2, 3), random_rows(stage, num_rows))
 
 
 def random_rows(stage: Stage, number: int, seed: int = 0) -> list[Row]:

@@ -12,7 +12,6 @@ import functools
 import re
 import sys
 import time
-from pathlib import Path
 
 import torch
 
@@ -68,11 +67,6 @@ def peak_memory(device: torch.device) -> int | None:
     """Bytes taken at most so far: what torch allocated on an accelerator, or the whole process (its peak RSS)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:  # Linux counts what the process was before its `exec`, its parent, into getrusage's figure, not into this
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        pass
     try:
         import resource
     except ImportError:  # Windows
