@@ -59,10 +59,10 @@ def is_written(path: Path) -> bool:
 
 def write_shard(path: Path, rows: PackedRows) -> None:
     """Write a window, durably."""
+    hashes = np.array([row_hash(row) for row in rows.tokens], np.uint64)
     with atomic_file(path) as aside:
         rows.tokens.tofile(aside)
     with atomic_file(path.with_suffix(".idx")) as aside, aside.open("wb") as file:
-        hashes = np.array([row_hash(row) for row in rows.tokens], np.uint64)
         for array in (rows.bounds, rows.segments, rows.answers, np.array(rows.documents), hashes):
             np.save(file, array)
 
