@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from midspan.evaluate.tasks.humanevalpack import tests_of
+from midspan.evaluate.tasks.humanevalpack import tests_of, with_go_imports
 from midspan.files import write_json
 from midspan.sandbox import Limits, Program, Sandbox, doctor
 
@@ -79,13 +79,12 @@ def pack(language: str, folder: str, which: str) -> Iterator[Program]:
         prompt = row["prompt"]
         if folder == "humaneval_x" and language == "rust":
             prompt = "fn main(){}\n" + row["declaration"]
-        if language == "go":
-            prompt = row["test_setup"] + "\n" + prompt
+        source, test = prompt + row[which], tests_of(row, language)
         yield Program(
             key=row["task_id"],
             language=language,
-            source=prompt + row[which],
-            test=tests_of(row, language),
+            source=with_go_imports(row, source, test) if language == "go" else source,
+            test=test,
             limits=Limits() if language == "python" else SLOW,
         )
 
