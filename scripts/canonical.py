@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from midspan.evaluate.tasks.humanevalpack import go_head, tests_of
+from midspan.evaluate.tasks.humanevalpack import tests_of, with_go_imports
 from midspan.files import write_json
 from midspan.sandbox import Limits, Program, Sandbox, doctor
 
@@ -80,12 +80,10 @@ def pack(language: str, folder: str, which: str) -> Iterator[Program]:
         if folder == "humaneval_x" and language == "rust":
             prompt = "fn main(){}\n" + row["declaration"]
         source, test = prompt + row[which], tests_of(row, language)
-        if language == "go":
-            source = f"{go_head(row, source + test)}\n{source}"
         yield Program(
             key=row["task_id"],
             language=language,
-            source=source,
+            source=with_go_imports(row, source, test) if language == "go" else source,
             test=test,
             limits=Limits() if language == "python" else SLOW,
         )

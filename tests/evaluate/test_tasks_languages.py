@@ -13,6 +13,7 @@ from midspan.evaluate.task import Chat, Decoding, Question, Text
 from midspan.evaluate.tasks import humanevalpack
 from midspan.evaluate.tasks.apps import same_output
 from midspan.evaluate.tasks.braces import until_closed
+from midspan.evaluate.tasks.humanevalpack import with_go_imports
 from midspan.evaluate.tasks.multipl_e import LANGUAGES, MultiplE
 from midspan.sandbox import Sandbox
 from midspan.sandbox.languages import require
@@ -193,3 +194,14 @@ def test_prompts(shared_data: Path, tokenizer: Tokenizer) -> None:
         "rs": 0,
     }
     assert len(task("humanevalpack", shared_data).questions(model)) == 6 * 164
+
+
+def test_go_imports_what_is_used_and_nothing_else() -> None:
+    """Go/17's own solution uses a package that no field of its row names; Go/27's row names one too many."""
+    row = {"test_setup": 'package main\n\nimport (\n    "testing"\n    "math/rand"\n)\n', "import": ""}
+    source = (
+        'import (\n    "strings"\n)\n\n// One at a time.\nfunc F(s string) int {\n\treturn strconv.Atoi(s)\n}\n'
+    )
+    text = with_go_imports(row, source, "func TestF(t *testing.T) {}\n")
+    assert text.startswith('package main\n\nimport (\n\t"testing"\n\t"strconv"\n)\n')
+    assert text.count("import (") == 1

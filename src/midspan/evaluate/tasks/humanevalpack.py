@@ -43,6 +43,10 @@ STOPS = {
 }
 LIMITS = {"python": Limits(cpu_seconds=3.0)}
 _OTHERS = Limits(cpu_seconds=15.0)
+_GO_PACKAGES = (
+    *("bytes", "container/heap", "crypto/md5", "errors", "fmt", "math", "math/big", "math/rand", "regexp", "sort"),
+    *("strconv", "strings", "time", "unicode"),
+)
 _IMPORTS = re.compile(r"^import \(.*?^\)\n", re.DOTALL | re.MULTILINE)
 
 
@@ -107,7 +111,7 @@ def program_of(row: Mapping[str, Any], code: str, *, is_whole: bool = False) -> 
     source = opening + body + ("\n}\n" if language == "java" else "\n")
     test = tests_of(row, language)
     if language == "go":
-        source = f"{go_head(row, source + test)}\n{source}"
+        source = with_go_imports(row, source, test)
     return Program(
         source=source,
         language=LANGUAGES[language],
@@ -156,7 +160,7 @@ def _opening(row: Mapping[str, Any]) -> str:
     """
     match row["language"]:
         case "go":
-            return _IMPORTS.sub("", row["prompt"])
+            return str(row["prompt"])
         case "cpp":
             return (
                 "\n".join(re.findall(r"^#include.*", row["declaration"], re.MULTILINE)) + "\n" + str(row["prompt"])
@@ -164,8 +168,19 @@ def _opening(row: Mapping[str, Any]) -> str:
     return str(row["declaration"])
 
 
-def go_head(row: Mapping[str, Any], text: str) -> str:
-    """A Go file's package and imports: those of the row and of its tests that the text makes use of."""
-    named = dict.fromkeys(re.findall(r'^\s*"([\w./]+)"', f"{row['test_setup']}\n{row['import']}", re.MULTILINE))
-    used = "".join(f'\t"{path}"\n' for path in named if f"{path.rpartition('/')[2]}." in text)
-    return f"package main\n\nimport (\n{used})\n"
+def with_go_imports(row: Mapping[str, Any], source: str, test: str) -> str:
+    """A Go program that imports what it and its tests use, and nothing else, since Go refuses an unused import.
+
+    Several rows of the data import packages that only a solution would use, or do not import what their own
+    solution uses, so what stands there is a list to choose from, with the standard packages that solutions take.
+    """
+    source = _IMPORTS.sub("", source)
+    given = re.findall(r'^\s*"([\w./]+)"', f"{row['test_setup']}\n{row['import']}", re.MULTILINE)
+    used = [path for path in dict.fromkeys((*given, *_GO_PACKAGES)) if _is_used(path, source + test)]
+    lines = "".join(f'\t"{path}"\n' for path in used)
+    return f"package main\n\nimport (\n{lines})\n\n{source}"
+
+
+def _is_used(path: str, text: str) -> bool:
+    """Only names with a capital are exported, so a sentence that ends in `time.` is no use of that package."""
+    return re.search(rf"\b{path.rpartition('/')[2]}\.[A-Z]", text) is not None
