@@ -108,7 +108,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         name="temperature",
-        title="Temperature (Figure 6)",
+        title="Temperature",
         about="HumanEval's single lines, SPM with healing, five samples of each.",
         steps=(
             evaluation(
@@ -127,7 +127,7 @@ EXPERIMENTS = (
         about="HumanEval's single lines, SPM with healing, by the fused decoder.",
         steps=tuple(
             evaluation(
-                f"bits-{name}",
+                f"bits-{name.replace(' ', '-')}",
                 MODEL,
                 "infilling-single-line:spm-healed",
                 *("--limit", "100", *options),
@@ -204,7 +204,7 @@ def table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
 
 
 def plot(experiment: Experiment, rows: list[dict[str, Any]]) -> str:
-    """Scores over temperature as lines, all others as bars."""
+    """Scores over temperature as lines; the others have their table alone."""
     temperatures = sorted({row["temperature"] for row in rows})
     if len(temperatures) > 1:
         lines = []

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from midspan.corpus import Corpus
 from midspan.errors import InputError
 
 SUMS = "SHA256SUMS"
@@ -89,6 +90,18 @@ class Data:
             return _rows(path.name.removesuffix(".gz"), gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
         except (ValueError, KeyError, OSError, EOFError) as error:
             raise InputError(f"{path} cannot be read ({error}); fetch it again from {source.origin}") from error
+
+    def corpus(self, folder: Path | None, task: str) -> Corpus:
+        """The corpus that a task is made of, noted as used.
+
+        Raises:
+            InputError: none was named, or it is no corpus.
+        """
+        if folder is None:
+            raise InputError(f"{task} needs a corpus; name one with --corpus DIR")
+        corpus = Corpus.open(folder)
+        self.took(str(folder), corpus.fingerprint)
+        return corpus
 
     def took(self, name: str, digest: str, origin: str = "") -> None:
         """Remember what else was read: a corpus, a folder of sources."""

@@ -311,8 +311,7 @@ struct Decoder {
         return mine.joined.data();
       });
     };
-    for (int t = thread; t < n; t += shape.threads)
-    {
+    for (int t = thread; t < n; t += shape.threads) {
       const int own = rows.count ? rows.row_of[ids[t]] : -1;
       const uint16_t* row = own >= 0 ? rows.embedding + size_t(own) * d : embedding + size_t(ids[t]) * d;
       for (int i = 0; i < d; i++) x[size_t(t) * d + i] = from_bf16(row[i]);
@@ -698,7 +697,6 @@ void fill(Block* blocks, int bits) {
 }  // namespace
 
 extern "C" {
-
 
 const char* midspan_instructions() {
 #if defined(__AVX512VNNI__)

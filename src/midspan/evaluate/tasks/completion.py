@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from midspan.corpus import HELD_OUT, Corpus, Document
+from midspan.corpus import HELD_OUT, Document
 from midspan.engine.front import Front
 from midspan.errors import InputError
 from midspan.evaluate.data import Data, Source
@@ -96,10 +96,7 @@ class LccLike(NextLine):
 
     def questions(self, model: Front) -> list[Question]:
         """See `Task`."""
-        if self.corpus is None:
-            raise InputError("lcc-like needs a corpus; name one with --corpus DIR")
-        corpus = Corpus.open(self.corpus)
-        self.data.took(str(self.corpus), corpus.fingerprint)
+        corpus = self.data.corpus(self.corpus, self.name)
         found = []
         for document in corpus.documents(HELD_OUT):
             if (cut := line_of(document)) is not None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from midspan.corpus import HELD_OUT, Corpus
+from midspan.corpus import HELD_OUT
 from midspan.engine.front import Front
 from midspan.errors import InputError
 from midspan.evaluate.data import Data
@@ -121,15 +121,12 @@ class ContextPerplexity(Task):
             InputError: no corpus is named, it has no file that is so long, or the model has fewer positions.
         """
         length = int(self.variant)
-        if self.corpus is None:
-            raise InputError("context-perplexity needs a corpus; name one with --corpus DIR")
         if length > model.max_positions:
             raise InputError(
                 f"the model has {model.max_positions:,} positions, too few for {length:,} tokens; ask for a "
                 f"shorter one of {', '.join(VARIANTS)}"
             )
-        corpus = Corpus.open(self.corpus)
-        self.data.took(str(self.corpus), corpus.fingerprint)
+        corpus = self.data.corpus(self.corpus, self.name)
         texts = [document.text for document in corpus.documents(HELD_OUT)]
         return [
             Question(id=f"document/{number}", prompt=Reading(ids=tuple(ids)), row={}, max_tokens=1)

@@ -251,10 +251,7 @@ class HeldOut(Task):
             raise InputError(
                 f"this model's vocabulary cannot infill in the layouts {', '.join(asked)}; train it first"
             )
-        if self.corpus is None:
-            raise InputError("the held-out task needs a corpus; name one with --corpus DIR")
-        corpus = Corpus.open(self.corpus)
-        self.data.took(str(self.corpus), corpus.fingerprint)
+        corpus = self.data.corpus(self.corpus, self.name)
         config = HeldOutConfig(per_kind=self.per_kind, max_tokens=self.window)
         chosen = passages(corpus, self.vocabulary or tokenizer, config)
         found = []

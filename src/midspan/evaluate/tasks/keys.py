@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from midspan.corpus import HELD_OUT, Corpus
+from midspan.corpus import HELD_OUT
 from midspan.engine.front import Front
 from midspan.errors import InputError
 from midspan.evaluate.data import Data
@@ -36,16 +36,13 @@ class KeyRetrieval(Task):
         Raises:
             InputError: no corpus, one with too little Python, or a model that is too short for every length.
         """
-        if self.corpus is None:
-            raise InputError("key-retrieval needs a corpus; name one with --corpus DIR")
         lengths = tuple(length for length in self.config.lengths if length + MAX_NEW <= model.max_positions)
         if not lengths:
             raise InputError(
                 f"the model has {model.max_positions} positions, too few for a prompt of "
                 f"{min(self.config.lengths)} tokens"
             )
-        corpus = Corpus.open(self.corpus)
-        self.data.took(str(self.corpus), corpus.fingerprint)
+        corpus = self.data.corpus(self.corpus, self.name)
         texts = (document.text for document in corpus.documents(HELD_OUT) if document.language == "python")
         filler = Filler.of(texts, model.tokenizer)
         asked = questions(filler, model.tokenizer, replace(self.config, lengths=lengths))

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from midspan.corpus import HELD_OUT, Corpus
+from midspan.corpus import HELD_OUT
 from midspan.engine.front import Front
 from midspan.errors import InputError
 from midspan.evaluate.data import Data
@@ -50,11 +50,8 @@ class TypesLike(Task):
         Raises:
             InputError: no corpus is named, or none of its held-out files has such a function.
         """
-        if self.corpus is None:
-            raise InputError("types-like needs a corpus; name one with --corpus DIR")
         layout, _, healed = self.variant.partition("-")
-        corpus = Corpus.open(self.corpus)
-        self.data.took(str(self.corpus), corpus.fingerprint)
+        corpus = self.data.corpus(self.corpus, self.name)
         found = []
         for document in corpus.documents(HELD_OUT):
             holes = list(return_types(document.text)) if document.language == "python" else []
