@@ -110,7 +110,7 @@ def test_the_path_of_ones_own_repository_runs_as_the_readme_says(tmp_path: Path)
         folder = tmp_path / "src" / ("service", "library")[number % 2] / package
         shutil.copytree(standard_library / package, folder, ignore=shutil.ignore_patterns("__pycache__"))
     lines = ["def area(width, height):", '    """Of a rectangle."""', "    return width * height", ""] * 40
-    (tmp_path / "src" / "service" / "app.py").write_text("\n".join(lines))
+    (tmp_path / "src" / "service" / "app.py").write_text("\n".join(["import math", *lines]))  # line 120 is code
     section = README.partition("## Your own repository")[2].partition("\n## ")[0]
     commands = [shlex.split(line) for line in COMMAND.findall(section)]
     commands += [shlex.split(line) for line in re.findall(r"`midspan (.*?)`", section)]
