@@ -79,7 +79,53 @@ def of(task: str, variants: Sequence[str] = LAYOUTS) -> str:
 
 
 BESIDE = ("--base", BASE)
+FEW = ("--limit", "40", "--max-tokens", "256")
 EXPERIMENTS = (
+    Experiment(
+        name="functions",
+        title="Python functions from words (Tables 2 and 3)",
+        about="Greedy. Five problems of APPS are at hand, of its training set; their score says little.",
+        steps=(evaluation("functions", MODEL, "humaneval,mbpp,apps-sample:bigcode", *FEW, *BESIDE),),
+        metrics=("pass@1",),
+    ),
+    Experiment(
+        name="languages",
+        title="Functions in other languages (Table 4)",
+        about="MultiPL-E, and HumanEvalPack to write and to mend; greedy, a part of the questions drawn by lot.",
+        steps=(evaluation("languages", MODEL, "multipl-e,humanevalpack,humanevalpack:fix", *FEW, *BESIDE),),
+        metrics=("pass@1",),
+    ),
+    Experiment(
+        name="files",
+        title="Whole files: perplexity, the next line, types (Table 7, Figure 4a)",
+        about="Held-out files of the corpus; `lcc-like` and `types-like` stand in for data that is not at hand.",
+        steps=(
+            evaluation(
+                "files",
+                MODEL,
+                "perplexity,context-perplexity:2048,lcc-like:4000,types-like",
+                *("--limit", "24", "--corpus", CORPUS, *BESIDE),
+            ),
+        ),
+        metrics=(
+            *("bits per byte", "exact match", "edit similarity", "is a type"),
+            *("perplexity at 64 to 128", "perplexity at 1024 to 2048"),
+        ),
+    ),
+    Experiment(
+        name="text",
+        title="Truth, toxicity, bias, requests to decline (Tables 9, 19 and 20)",
+        about="Judges are the baselines trained on the data at hand: to compare these two, and with no paper.",
+        steps=(
+            evaluation(
+                "text",
+                MODEL,
+                "truthfulqa,truthfulqa-mc,toxigen,bold,red-team",
+                *("--limit", "60", "--max-tokens", "48", *BESIDE),
+            ),
+        ),
+        metrics=(*("true and informative", "MC1", "MC2", "toxic", "sentiment", "refusals", "false refusals"),),
+    ),
     Experiment(
         name="single-line",
         title="One line, by layout, healed and not (Tables 6 and 14)",

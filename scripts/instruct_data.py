@@ -4,7 +4,8 @@
 
     FOLDER/questions.jsonl …    a folder of `midspan instruct`; its stages ask the task's author in a model's place
     FOLDER/test.jsonl           the tasks that are measured (11 to 510), for decontamination
-    FOLDER/conversations.jsonl  what is trained on, with the safety set
+    FOLDER/conversations.jsonl  what is trained on
+    FOLDER/safety.jsonl         the safety set, a file of its own so that a recipe can give it a share
 
 Tasks 511 to 974, MBPP's own for validation and training, are the questions. A stub must not pass their
 tests; their solution must, under two hash seeds, and mutants of it must be noticed. Whatever resembles a
@@ -78,8 +79,8 @@ def main() -> None:
     test = options.out / "test.jsonl"
     write_rows(test, (row for row in rows if row["task_id"] in mbpp.TEST))
     benchmarks = (test, data.path(humaneval.SOURCE))
-    config = BuildConfig(sources=(options.out,), safety=True, benchmarks=benchmarks)
-    told(build(options.out / "conversations.jsonl", config))
+    told(build(options.out / "conversations.jsonl", BuildConfig(sources=(options.out,), benchmarks=benchmarks)))
+    told(build(options.out / "safety.jsonl", BuildConfig(safety=True)))
 
 
 def told(found: Yield) -> None:

@@ -306,6 +306,24 @@ def test_context_perplexity_is_a_task(tokenizer: Tokenizer, tmp_path: Path) -> N
         measured.questions(Scripted(tokenizer, script, max_positions=2000))
 
 
+def test_perplexity_needs_no_sentinels(corpus_folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Half a bit for each token: known perplexity, and bits per byte by the bytes that were foreseen."""
+    measured = task("perplexity", tmp_path, corpus=corpus_folder)
+    asked = measured.questions(Scripted(tokenizer, lambda question, copy: ""))
+    assert asked
+    assert all(len(question.prompt.ids) <= 1024 for question in asked)
+
+    def script(question: Question, copy: int) -> list[float]:
+        return [math.log(2) / 2] * (len(question.prompt.ids) - 1)
+
+    scores, _ = run_task(measured, tokenizer, script, tmp_path / "out")
+    tokens = sum(len(question.prompt.ids) - 1 for question in asked)
+    assert scores["perplexity"] == pytest.approx(math.sqrt(2), abs=1e-3)
+    assert scores["bits per byte"] == pytest.approx(
+        tokens / 2 / sum(question.row["bytes"] for question in asked), abs=1e-3
+    )
+
+
 def test_key_retrieval(corpus_folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
     """A model that finds the first place alone; lengths beyond the model are not asked."""
     config = KeyRetrievalConfig(lengths=(256, 512, 1 << 21), places=(0.0, 0.4), num_prompts=3)

@@ -1,13 +1,15 @@
 # ruff: noqa: E501, a program is a line
 """Each language: a right program passes, a wrong one does not, and leaving early or hollowing out a test is no pass."""
 
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from midspan.errors import InputError
 from midspan.sandbox import Limits, Program, Sandbox, doctor
-from midspan.sandbox.languages import LANGUAGES, require
+from midspan.sandbox.languages import LANGUAGES, kit, require
 
 LIMITS = Limits(cpu_seconds=10, memory_bytes=2 << 30)
 
@@ -117,6 +119,43 @@ def test_right_and_wrong(language: str, compat: Sandbox):
 def test_no_attack_passes(language: str, name: str, strict: Sandbox):
     verdict = strict.judge_one(_program(language, ATTACKS[language, name]))
     assert verdict.status in ("failed", "timeout"), verdict
+
+
+TYPESCRIPT = {
+    "right": "const total = (xs: number[]): number => xs.reduce((x, y) => x + y, 0);\nconsole.log(total([1, 2]));\n",
+    "forms": "enum E { A, B }\nnamespace N { export const x = E.B; }\nclass C<T> { constructor(private y: T) {} }\nlet c = new C(N.x);\n",
+    "two errors": "const x: number = 'a';\nmissing();\n",
+    "no grammar": "function f( {\n  return 1\n",
+    "no module": "import * as fs from 'fs';\nfs.readFileSync('x');\n",
+    "a library's name": "const name = 1;\ninterface Array<T> { own(): T }\n[1].own();\n",
+    "a library's type, otherwise": "interface Array<T, U> { own(): T }\n",
+    "strictness is off": "function f(x) { return x.y }\nlet s: string = null;\n",
+}
+
+
+@pytest.mark.parametrize("name", TYPESCRIPT)
+def test_typescript_is_compiled_as_tsc_does(name: str, tmp_path: Path):
+    """The snapshot and the compiler that it is of: the same words, exit status and program."""
+    try:
+        require("typescript")
+    except InputError as error:
+        pytest.skip(str(error))
+    (tmp_path / "main.ts").write_text(TYPESCRIPT[name])
+    tsc = (
+        "node",
+        kit("typescript") / "node_modules/typescript/bin/tsc",
+        "--target",
+        "esnext",
+        "--module",
+        "commonjs",
+    )
+    found = []
+    for command in ((*tsc, "main.ts"), ("node", "--snapshot-blob", kit("typescript") / "tsc.blob", "main.ts")):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        mine = [line for line in done.stdout.splitlines() if line.startswith(("main.ts", " "))]
+        found.append((mine, done.returncode, (tmp_path / "main.js").read_text()))
+        (tmp_path / "main.js").unlink()
+    assert found[0] == found[1]
 
 
 def test_the_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch):

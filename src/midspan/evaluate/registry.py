@@ -25,6 +25,7 @@ from midspan.evaluate.tasks import (
     keys,
     mbpp,
     multipl_e,
+    perplexity,
     red_team,
     santacoder,
     toxigen,
@@ -167,6 +168,13 @@ def _of_text() -> dict[str, Entry]:
             takes=("corpus",),
             needs=("corpus",),
             infills=True,
+        ),
+        "perplexity": Entry(
+            make=perplexity.Perplexity,
+            variants=perplexity.VARIANTS,
+            about="a corpus's held-out files, read from left to right, by language",
+            takes=("corpus",),
+            needs=("corpus",),
         ),
         "context-perplexity": Entry(
             make=context_perplexity.ContextPerplexity,

@@ -122,7 +122,7 @@ class Evaluation:
         if infilling:
             raise InputError(
                 f"{self.model} has no infilling sentinels, which {', '.join(infilling)} needs; train it with "
-                "recipes/smol/code.toml, or leave that out"
+                "recipes/smol/code.toml, or leave that out (`perplexity` asks any model)"
             )
         judges = open_judges({name for task in made.values() for name in task.judges}, self.judges, data)
         with ExitStack() as stack:

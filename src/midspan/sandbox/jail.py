@@ -28,7 +28,7 @@ from midspan.sandbox.plain import read_frame, write_frame
 
 _HERE = Path(__file__).resolve().parent
 _INSIDE = "/opt/judge/midspan/sandbox"
-_MODULES = ("zygote", "confine", "plain", "strict")
+_MODULES = ("zygote", "watch", "confine", "plain", "strict")
 _ROOT = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache"),
     *("/etc/mono", "/etc/php", "/etc/java-17-openjdk", "/etc/localtime"),

@@ -1,16 +1,19 @@
 """What languages need beside their tools, made once per machine in the user's cache and seen read-only in a jail.
 
-typescript   the pinned compiler, by npm
+typescript   the pinned compiler, by npm, and a snapshot of it that starts at once
 javascript   the package that benchmarks load (js-md5), by npm
 cpp          bits/stdc++.h compiled ahead, for programs that include it
+java         the compiler's own classes, laid out for mapping (class data sharing)
 rust         the crates that benchmarks name (rand, regex, md5), built from Debian's sources
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -22,6 +25,7 @@ TYPESCRIPT = "5.9.3"
 JS_MD5 = "0.8.3"
 INSIDE = "/opt/judge/kits"
 CPP_FLAGS = ("-std=c++17", "-O0", "-w")
+JAVAC_FLAGS = ("-J-XX:+UseSerialGC", "-J-XX:TieredStopAtLevel=1", "-J-XX:-UsePerfData", "-proc:none", "-nowarn")
 CRATES_APT = "librust-rand-dev librust-regex-dev librust-md5-dev librust-aho-corasick-dev librust-memchr-dev"
 _REGISTRY = Path("/usr/share/cargo/registry")
 _CARGO = """\
@@ -35,6 +39,22 @@ regex = "1"
 md5 = "0.7"
 """
 _DEBIAN = f'[source.crates-io]\nreplace-with = "debian"\n[source.debian]\ndirectory = "{_REGISTRY}"\n'
+_JAVA = """\
+import java.util.*;
+import java.util.function.*;
+import java.util.stream.*;
+public class Main {
+    record Pair(int left, String right) {}
+    public static void main(String[] args) {
+        Map<String, List<Integer>> found = new TreeMap<>(Map.of("a", new ArrayList<>(List.of(1, 2))));
+        Function<Integer, String> show = x -> "x" + x;
+        for (var entry : found.entrySet()) {
+            System.out.println(entry.getValue().stream().map(show).collect(Collectors.joining(", ")));
+        }
+        assert new Pair(1, "b").right().equals("b");
+    }
+}
+"""
 
 
 def folder(name: str, version: str) -> Path:
@@ -43,62 +63,78 @@ def folder(name: str, version: str) -> Path:
     return Path(platformdirs.user_cache_dir("midspan"), "sandbox", f"{name}-{key}")
 
 
-def typescript() -> Path:
-    """The pinned compiler's kit."""
-    return folder("typescript", TYPESCRIPT)
+def processor() -> str:
+    """What this processor can do: a snapshot of node is for its like alone."""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith(("flags", "Features")):
+            return line
+    return ""
 
 
-def javascript() -> Path:
-    """The kit of packages that JavaScript's benchmarks load."""
-    return folder("javascript", JS_MD5)
+def make(name: str, kit: Path) -> None:
+    """Make a kit unless it is there. InputError or WorkError where that cannot be."""
+    if not kit.is_dir():
+        with atomic_folder(kit) as aside:
+            MAKERS[name](aside)
 
 
-def make_typescript() -> None:
-    """Install the pinned compiler with npm."""
-    _npm(typescript(), f"typescript@{TYPESCRIPT}")
+def _typescript(aside: Path) -> None:
+    _npm(aside, f"typescript@{TYPESCRIPT}")
+    library = aside / "node_modules/typescript/lib"
+    entry = aside / "tsc.js"
+    own = Path(__file__).with_name("tsc.js").read_text(encoding="utf-8")
+    entry.write_text(f"{(library / 'typescript.js').read_text(encoding='utf-8')}\n;{own}", encoding="utf-8")
+    names = {
+        "MIDSPAN_LIBRARIES": str(library),
+        "MIDSPAN_LIBRARIES_INSIDE": f"{INSIDE}/typescript/node_modules/typescript/lib",
+    }
+    _run(["node", "--snapshot-blob", str(aside / "tsc.blob"), "--build-snapshot", str(entry)], env=names)
 
 
-def make_javascript() -> None:
-    """Install the one package that HumanEval-X and HumanEvalPack load (number 162)."""
-    _npm(javascript(), f"js-md5@{JS_MD5}")
+def _javascript(aside: Path) -> None:
+    _npm(aside, f"js-md5@{JS_MD5}")
 
 
-def _npm(kit: Path, package: str) -> None:
-    if kit.is_dir():
-        return
+def _npm(aside: Path, package: str) -> None:
     if shutil.which("npm") is None:
         raise InputError("npm is not in PATH; install with: apt-get install npm")
-    with atomic_folder(kit) as aside:
-        options = ["--prefix", str(aside), "--no-audit", "--no-fund", "--ignore-scripts"]
-        _run(["npm", "install", *options, package])
+    _run(["npm", "install", "--prefix", str(aside), "--no-audit", "--no-fund", "--ignore-scripts", package])
 
 
-def make_cpp(version: str) -> None:
-    """Compile the header that programs include most."""
-    if folder("cpp", version).is_dir():
-        return
-    with atomic_folder(folder("cpp", version)) as aside:
-        header = aside / "midspan.h"
-        header.write_text("#include <bits/stdc++.h>\n#include <assert.h>\n")
-        _run(["g++", *CPP_FLAGS, "-x", "c++-header", str(header), "-o", f"{header}.gch"])
+def _cpp(aside: Path) -> None:
+    header = aside / "midspan.h"
+    header.write_text("#include <bits/stdc++.h>\n#include <assert.h>\n")
+    _run(["g++", *CPP_FLAGS, "-x", "c++-header", str(header), "-o", f"{header}.gch"])
 
 
-def make_rust(version: str) -> None:
-    """Build the crates from Debian's sources, without a network."""
-    if folder("rust", version).is_dir():
-        return
+def _java(aside: Path) -> None:
+    (aside / "Main.java").write_text(_JAVA)
+    archive = f"-J-XX:ArchiveClassesAtExit={aside / 'javac.jsa'}"
+    _run(["javac", *JAVAC_FLAGS, archive, "-d", str(aside), str(aside / "Main.java")])
+
+
+def _rust(aside: Path) -> None:
     if not (_REGISTRY / "rand-0.8.5").is_dir():
         raise InputError(f"the crates' sources are missing; install with: apt-get install {CRATES_APT}")
-    with atomic_folder(folder("rust", version)) as aside:
-        (aside / "src").mkdir()
-        (aside / ".cargo").mkdir()
-        (aside / "src/lib.rs").touch()
-        (aside / "Cargo.toml").write_text(_CARGO)
-        (aside / ".cargo/config.toml").write_text(_DEBIAN)
-        _run(["cargo", "build", "--offline", "--quiet", "--lib"], cwd=aside)
+    (aside / "src").mkdir()
+    (aside / ".cargo").mkdir()
+    (aside / "src/lib.rs").touch()
+    (aside / "Cargo.toml").write_text(_CARGO)
+    (aside / ".cargo/config.toml").write_text(_DEBIAN)
+    _run(["cargo", "build", "--offline", "--quiet", "--lib"], cwd=aside)
 
 
-def _run(command: list[str], cwd: Path | None = None) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "typescript": _typescript,
+    "javascript": _javascript,
+    "cpp": _cpp,
+    "java": _java,
+    "rust": _rust,
+}
+"""By language: what fills a kit's folder."""
+
+
+def _run(command: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
+    done = subprocess.run(command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True)
     if done.returncode:
-        raise WorkError(f"{command[0]} failed: {done.stderr.strip()[-300:]}")
+        raise WorkError(f"{command[0]} failed: {' '.join(done.stderr.split())[-300:]}")

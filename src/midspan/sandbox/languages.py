@@ -15,6 +15,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from midspan.errors import InputError, WorkError
@@ -23,7 +24,7 @@ from midspan.sandbox.program import Program, Status
 
 _BUILD = {"cpu": 30.0, "wall": 120.0, "memory": 3 << 30}
 _PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp/box", "TMPDIR": "/tmp/box", "LANG": "C.UTF-8"}
-_TSC = f"{kits.INSIDE}/typescript/node_modules/typescript/bin/tsc"
+_TSC = "node_modules/typescript/bin/tsc"
 _TUPLES = "/usr/share/java/javatuples-1.2.jar"
 
 
@@ -70,8 +71,8 @@ LANGUAGES: dict[str, Language] = {
         finish=endings.java,
         build=(
             (
-                *("javac", "-J-XX:+UseSerialGC", "-J-XX:TieredStopAtLevel=1", "-J-XX:-UsePerfData", "-proc:none"),
-                *("-nowarn", "-encoding", "UTF8", "-cp", _TUPLES, "-d", "/tmp/box", "Main.java"),
+                *("javac", *kits.JAVAC_FLAGS, f"-J-XX:SharedArchiveFile={kits.INSIDE}/java/javac.jsa"),
+                *("-encoding", "UTF8", "-cp", _TUPLES, "-d", "/tmp/box", "Main.java"),
             ),
         ),
         run=("java", *_JAVA, "-Xmx512m", "-ea", "-cp", f"/tmp/box:{_TUPLES}", "MAIN"),
@@ -88,10 +89,10 @@ LANGUAGES: dict[str, Language] = {
     ),
     "typescript": Language(
         tools={"node": "nodejs", "npm": "npm"},
-        version=("node", _TSC, "--version"),
+        version=("node", _TSC, "--version"),  # in its kit
         file="main.ts",
         finish=endings.typescript,
-        build=(("node", _TSC, "--target", "esnext", "--module", "commonjs", "main.ts"),),
+        build=(("node", "--snapshot-blob", f"{kits.INSIDE}/typescript/tsc.blob", "main.ts"),),
         run=("node", "-r", "/tmp/box/guard.js", "/tmp/box/main.js"),
         extra={"guard.js": endings.GUARD_JS},
     ),
@@ -160,31 +161,32 @@ def find(name: str) -> Language:
     return language
 
 
+def kit(name: str) -> Path:
+    """Where the kit of a language is, made or not: one for each version of its tools."""
+    if name == "typescript":
+        made_of = f"{kits.TYPESCRIPT} {version('javascript')} {kits.processor()}"
+    else:
+        made_of = kits.JS_MD5 if name == "javascript" else version(name)
+    return kits.folder(name, made_of)
+
+
 def binds() -> dict[str, str]:
     """The kits that are here: path inside a jail, path outside."""
-    found = {"typescript": kits.typescript(), "javascript": kits.javascript()}
-    for name in ("cpp", "rust"):
-        if not missing(name):
-            found[name] = kits.folder(name, version(name))
+    found = {name: kit(name) for name in kits.MAKERS if not missing(name)}
     return {f"{kits.INSIDE}/{name}": str(path) for name, path in found.items() if path.is_dir()}
 
 
 def prepare() -> dict[str, str]:
     """Make every kit whose tools are here. Returns what came of each."""
-    makers: dict[str, Callable[[], None]] = {
-        "typescript": kits.make_typescript,
-        "javascript": kits.make_javascript,
-        "cpp": lambda: kits.make_cpp(version("cpp")),
-        "rust": lambda: kits.make_rust(version("rust")),
-    }
     outcome = {}
-    for name, make in makers.items():
-        try:
-            if not missing(name):
-                make()
-            outcome[name] = "tools are missing" if missing(name) else "ready"
-        except (InputError, WorkError) as error:
-            outcome[name] = str(error)
+    for name in kits.MAKERS:
+        outcome[name] = "tools are missing"
+        if not missing(name):
+            try:
+                kits.make(name, kit(name))
+                outcome[name] = "ready"
+            except (InputError, WorkError) as error:
+                outcome[name] = str(error)
     return outcome
 
 
@@ -199,7 +201,7 @@ def require(name: str) -> None:
     if lacking:
         packages = " ".join(sorted(set(lacking.values())))
         raise InputError(f"{name} needs {', '.join(lacking)}; install with: apt-get install {packages}")
-    if name == "typescript" and not kits.typescript().is_dir():
+    if name == "typescript" and not kit(name).is_dir():
         raise InputError("typescript needs its pinned compiler; install with: midspan sandbox prepare")
 
 
@@ -207,8 +209,7 @@ def lacking(name: str) -> tuple[list[str], str]:
     """What some of a language's benchmarks need and is not here, and the commands that bring it."""
     absent = {path: package for path, package in find(name).libraries.items() if not os.path.exists(path)}
     remedies = [f"apt-get install {' '.join(sorted(absent.values()))}"] if absent else []
-    kit = {"javascript": kits.javascript(), "rust": kits.folder("rust", version("rust"))}.get(name)
-    if kit is not None and not kit.is_dir():
+    if name in ("javascript", "rust") and not kit(name).is_dir():
         absent[f"its packages ({name})"] = ""
         remedies.append("midspan sandbox prepare")
     return [*absent], "; ".join(remedies)
@@ -254,7 +255,7 @@ def version(name: str) -> str:
         return f"Python {platform.python_version()}"
     command = list(find(name).version)
     if name == "typescript":
-        command[1] = f"{kits.typescript()}/node_modules/typescript/bin/tsc"
+        command[1] = str(kit(name) / _TSC)
     return first_line(tuple(command))
 
 
@@ -273,12 +274,12 @@ def job(program: Program) -> dict[str, Any]:
     if program.language == "go":
         package = re.search(r"^package (\w+)", text, re.M)
         files["done_test.go"] = endings.GO_MAIN.replace("PACKAGE", package[1] if package else "main")
-    if program.language == "cpp" and "bits/stdc++.h" in text and kits.folder("cpp", version("cpp")).is_dir():
+    if program.language == "cpp" and "bits/stdc++.h" in text and kit("cpp").is_dir():
         build[0][build[0].index("midspan.h")] = f"{kits.INSIDE}/cpp/midspan.h"
     if program.language == "cpp" and "<openssl/" in text:
         build[0].append("-lcrypto")
     if program.language == "rust":
-        deps = kits.folder("rust", version("rust")) / "target/debug/deps"
+        deps = kit("rust") / "target/debug/deps"
         crates = {path.name[3:].partition("-")[0]: path.name for path in deps.glob("lib*.rlib")}
         inside = f"{kits.INSIDE}/rust/target/debug/deps"
         named = [f"--extern={name}={inside}/{crates[name]}" for name in ("rand", "regex", "md5") if name in crates]

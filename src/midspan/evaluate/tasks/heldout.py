@@ -20,22 +20,19 @@ line, and what SantaCoder's benchmark scores.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise, zip_longest
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Literal, get_args
 
-import xxhash
-
-from midspan.corpus import HELD_OUT, Corpus, Document
+from midspan.corpus import Corpus, Document
 from midspan.engine.front import Front
 from midspan.errors import InputError
 from midspan.evaluate.data import Data
 from midspan.evaluate.metrics import bits, edit_similarity
-from midspan.evaluate.task import EXACT, Answer, Evidence, Hole, Metric, Question, Reading, Scores, Task
+from midspan.evaluate.task import EXACT, Answer, Evidence, Hole, Metric, Question, Scores, Task
+from midspan.evaluate.tasks.perplexity import BITS_PER_BYTE, in_turn, reading
 from midspan.fim import Draws, Split, infill_example
-from midspan.fim.example import bos_of
 from midspan.tokenizer import Tokenizer
 
 Kind = Literal["line", "lines", "span"]
@@ -106,7 +103,7 @@ def passages(corpus: Corpus, tokenizer: Tokenizer, config: HeldOutConfig) -> lis
     asked: set[tuple[int, Kind, int, int]] = set()
     for round_ in range(ROUNDS):
         before = len(found)
-        for document in _in_turn(corpus, config.seed, round_):
+        for document in in_turn(corpus, config.seed, round_):
             passage = passage_of(document, tokenizer, config, round_)
             if passage is not None and not asked & passage.places:
                 found.append(passage)
@@ -120,23 +117,6 @@ def passages(corpus: Corpus, tokenizer: Tokenizer, config: HeldOutConfig) -> lis
             f"{corpus.folder} has no held-out file to evaluate on; build it with --held-out or --held-out-share"
         )
     return found
-
-
-def _in_turn(corpus: Corpus, seed: int, round_: int) -> Iterator[Document]:
-    """Held-out documents, one of each group in turn; groups and their files in an order of their own draws.
-
-    Only ids are held; texts are read again, some hundred at a time.
-    """
-    order: dict[str, list[tuple[float, int]]] = {}
-    for document in corpus.documents(HELD_OUT):
-        order.setdefault(document.group, []).append((Draws(seed, round_, document.id).unit(), document.id))
-    groups = sorted(order, key=lambda name: Draws(seed, round_, xxhash.xxh3_64_intdigest(name.encode())).unit())
-    turns = zip_longest(*(sorted(order[name]) for name in groups))
-    ids = [entry[1] for entry in chain.from_iterable(turns) if entry is not None]
-    for start in range(0, len(ids), 512):
-        batch = dict.fromkeys(ids[start : start + 512])
-        documents = {d.id: d for d in corpus.documents(HELD_OUT) if d.id in batch}
-        yield from (documents[number] for number in batch)
 
 
 def passage_of(document: Document, tokenizer: Tokenizer, config: HeldOutConfig, round_: int) -> Passage | None:
@@ -213,7 +193,7 @@ METRICS = (
     EXACT,
     Metric(name="exact line", score="exact_line", unit="%", kind="share"),
     Metric(name="edit similarity", score="similarity", unit="of 100"),
-    Metric(name="bits per byte", score="bits", unit="bits/byte", better="lower", kind="ratio", per="bytes"),
+    BITS_PER_BYTE,
     Metric(
         name="bits with the end", score="all_bits", unit="bits/byte", better="lower", kind="ratio", per="bytes"
     ),
@@ -249,7 +229,8 @@ class HeldOut(Task):
         layouts = [layout for layout in asked if fim is not None and layout in fim.layouts]
         if fim is None or not layouts:
             raise InputError(
-                f"this model's vocabulary cannot infill in the layouts {', '.join(asked)}; train it first"
+                f"this model's vocabulary cannot infill in the layouts {', '.join(asked)}; train it first, or ask "
+                "the task `perplexity`"
             )
         corpus = self.data.corpus(self.corpus, self.name)
         config = HeldOutConfig(per_kind=self.per_kind, max_tokens=self.window)
@@ -294,15 +275,6 @@ def _question(passage: Passage, kind: Kind, layout: TrainedLayout, part: Split, 
 
 
 def _reading(passage: Passage, tokenizer: Tokenizer) -> Question:
-    """A passage from left to right; without BOS, its first token has nothing to be foreseen from."""
-    bos = bos_of(tokenizer)
-    ids = bos + tokenizer.encode(passage.text)
-    size = len(tokenizer.decode_bytes(ids[1:], leading_space=bool(bos)))
-    return Question(
-        id=f"{passage.document.id:016x}/{passage.offset}/read",
-        prompt=Reading(ids=tuple(ids)),
-        row={"bytes": size},
-        groups=("left to right",),
-        cluster=f"{passage.document.id:016x}",
-        max_tokens=1,
-    )
+    document = passage.document
+    name = f"{document.id:016x}/{passage.offset}/read"
+    return reading(passage.text, tokenizer, name, ("left to right",), f"{document.id:016x}")
