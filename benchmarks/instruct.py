@@ -53,7 +53,7 @@ def stages(folder: Path, url: str, number: int) -> int:
 
 def main() -> None:
     """Questions a minute, straight and resumed; programs a second."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
     number = 50 if quick else 400

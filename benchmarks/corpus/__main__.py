@@ -28,7 +28,7 @@ STEPS = ("sources", "decisions", "redact", "decontaminate", "near_duplicates", "
 
 def main() -> None:
     """Run the steps that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few megabytes once: does it run?")
     parser.add_argument("--only", default=",".join(STEPS), help=f"some of {','.join(STEPS)}")
     parser.add_argument("--megabytes", type=float, default=300.0)

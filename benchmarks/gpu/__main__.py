@@ -38,7 +38,7 @@ CASES = [
 
 def main(arguments: list[str] | None = None) -> int:
     """Check, time, write; the number of wrong answers."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny shapes: does it run?")
     parser.add_argument("--only", nargs="*", default=[], help="rows whose names contain one of these")
     parser.add_argument("--minutes", type=float, default=9.0, help="no new row is begun after this")

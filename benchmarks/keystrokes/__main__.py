@@ -78,7 +78,7 @@ def saved(engine: Engine, trace: Trace) -> tuple[int, int]:
 
 def main() -> None:
     """Measure and keep the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short trace: does it run?")
     parser.add_argument("--model", default="smollm2-135m", help="a name, a checkpoint's path or a run's folder")
     parser.add_argument("--traces", type=int, default=3)

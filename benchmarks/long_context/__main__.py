@@ -49,7 +49,7 @@ console = Console(stderr=True, highlight=False)
 
 def main() -> None:
     """Train what is missing, measure, and write the table and the plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few steps of everything: does it run?")
     parser.add_argument("--work", type=Path, default=Path("runs/long-context"), help="folder of corpora and runs")
     arguments = parser.parse_args()

@@ -18,7 +18,7 @@ STEPS = ("published", "paper", "cpu")
 
 def main() -> None:
     """Run the steps that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one case of this machine: does it run?")
     parser.add_argument("--only", default=",".join(STEPS), help=f"some of {','.join(STEPS)}")
     parser.add_argument(

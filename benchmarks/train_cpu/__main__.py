@@ -175,7 +175,7 @@ def load_config(folder: Path) -> ModelConfig:
 
 def main() -> None:
     """Write the model and the rows, then run the cases."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one turn of a few tokens each: does it run?")
     parser.add_argument("--cases", default="full-1024,lora-1024,full-2048,lora-2048")
     parser.add_argument("--peers", default="", help="some of fp32, autocast, compiled, trainer, trl")

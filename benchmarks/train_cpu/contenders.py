@@ -151,7 +151,7 @@ def _report(seconds: float, loss: float) -> None:
 
 def main() -> None:
     """Load, say `ready`, then a step a line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("model", type=Path)
     parser.add_argument("rows", type=Path)
