@@ -163,8 +163,12 @@ class Bench:
         beside = ", ".join(f"{name} {value:,.4g}" for name, value in peers.items())
         self.console.print(f"{row}: {mine:,.4g} {unit}" + (f"   ({beside})" if beside else ""), highlight=False)
 
-    def finish(self, *, quick: bool = False) -> None:
-        """Print the table; write `results/NAME.json` unless this was a quick run, whose figures mean little."""
+    def finish(self, *, quick: bool = False, partial: bool = False) -> None:
+        """Print the table; write `results/NAME.json` unless this was a quick run, whose figures mean little.
+
+        Args:
+            partial: only some steps were run: rows of the others stay in the file, if this machine made them.
+        """
         table = Table("", "unit", "Midspan", "best peer", "ratio", "goal", "met")
         for row in self.rows:
             best = max if row["better"] == "higher" else min
@@ -193,5 +197,10 @@ class Bench:
         }
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{self.name}.json"
+        if partial and path.is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            if before["hardware"] == results["hardware"]:
+                now = {row["row"]: row for row in self.rows}
+                results["rows"] = [now.pop(row["row"], row) for row in before["rows"]] + list(now.values())
         path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         self.console.print(f"written to {path}")

@@ -68,7 +68,8 @@ def main() -> None:
         if "quality" in asked and name == "135M":
             quality.run(bench, subject, Path(statistics.__file__).read_text(), num_tokens=2000)
         del model
-    bench.finish(quick=arguments.quick)
+    whole = arguments.only == ",".join(STEPS) and arguments.models == "135M,1.1B"
+    bench.finish(quick=arguments.quick, partial=not whole)
 
 
 def decode(bench: Bench, subject: Subject, model: Llama, peers: Peers, asked: list[str]) -> None:
