@@ -25,6 +25,9 @@ from midspan.model.fused import kernels
 from midspan.model.lora import RowsHead
 
 CHUNK = 1024
+_STEP = 64
+"""On a CPU positions are filled up to a multiple of this with rows of zeros: oneDNN makes kernels for each number of
+rows that it meets and keeps them, some megabytes each, so that a run with as many numbers as rows only grows."""
 _FUSED = getattr(F, "linear_cross_entropy", None)  # torch 2.12 and later
 
 
@@ -44,25 +47,29 @@ class _SummedLoss(torch.autograd.Function):
         grad_weight: Tensor | None = None
         grad_rows = torch.zeros_like(rows_rd) if rows_rd is not None and ctx.needs_input_grad[2] else None
         total = hidden_nd.new_zeros((), dtype=torch.float32)
-        chunk = min(CHUNK, len(targets_n))
+        step = _STEP if hidden_nd.device.type == "cpu" else 1
+        chunk = min(CHUNK, _filled(len(targets_n), step))
         memory_cv = hidden_nd.new_empty((chunk, len(weight_vd)))
         for start in range(0, len(targets_n), chunk):
             hidden_cd, targets_c = hidden_nd[start : start + chunk], targets_n[start : start + chunk]
-            logits_cv = torch.mm(hidden_cd, weight_vd.t(), out=memory_cv[: len(targets_c)])
+            taken, size = len(targets_c), _filled(len(targets_c), step)
+            hidden_cd = F.pad(hidden_cd, (0, 0, 0, size - taken))
+            logits_cv = torch.mm(hidden_cd, weight_vd.t(), out=memory_cv[:size])
             if rows_rd is not None and row_ids_r is not None:
                 own_rd = rows_rd.to(hidden_cd.dtype)
                 logits_cv.index_copy_(1, row_ids_r, F.linear(hidden_cd, own_rd))
-            total += _loss_and_error(logits_cv, targets_c, want_error=any(ctx.needs_input_grad))
+            total += _loss_and_error(logits_cv[:taken], targets_c, want_error=any(ctx.needs_input_grad))
             if not any(ctx.needs_input_grad):
                 continue
             error_cv = logits_cv
+            error_cv[taken:] = 0.0
             if rows_rd is not None and row_ids_r is not None:
                 error_cr = error_cv.index_select(1, row_ids_r)
                 error_cv.index_fill_(1, row_ids_r, 0.0)
             if grad_hidden is not None:
-                grad_hidden[start : start + CHUNK] = error_cv @ weight_vd
+                grad_hidden[start : start + taken] = (error_cv @ weight_vd)[:taken]
                 if rows_rd is not None and row_ids_r is not None:
-                    grad_hidden[start : start + CHUNK] += error_cr @ own_rd
+                    grad_hidden[start : start + taken] += (error_cr @ own_rd)[:taken]
             if ctx.needs_input_grad[1]:
                 part_vd = error_cv.T @ hidden_cd
                 if chunk < len(targets_n):  # of several parts, the sum is float32
@@ -80,6 +87,11 @@ class _SummedLoss(torch.autograd.Function):
         found = (None if grad is None else grad * upstream[0].to(grad.dtype) for grad in ctx.saved_tensors)
         hidden, weight, rows = found
         return hidden, weight, rows, None, None
+
+
+def _filled(number: int, step: int) -> int:
+    """A number, up to the next multiple of `step`."""
+    return -(-number // step) * step
 
 
 def _loss_and_error(logits_cv: Tensor, targets_c: Tensor, *, want_error: bool) -> Tensor:

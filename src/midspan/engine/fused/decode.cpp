@@ -22,9 +22,11 @@
 // A thread's rows and keys depend on sizes alone, so the same call gives the same bits.
 #include <atomic>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "numbers.h"
+#include "pairs.h"
 #include "products.h"
 #include "tiles.h"
 
@@ -91,7 +93,7 @@ struct Decoder {
   Vector<uint16_t> many, queries;  // of a step of many tokens: a product's right side; rotated queries
   struct Local {
     Tokens tokens, low;
-    Vector<float> queries, scores, joined;
+    Vector<float> queries, scores, kept, joined;
     Vector<uint16_t> panel, keys, values, shares, low_many;
     Vector<float> sums;
   };
@@ -466,7 +468,10 @@ struct Decoder {
     constexpr int kLanes = kDim ? kDim / 16 : 1;
     const int e = kDim ? kDim : dim;
     const float scale = 1.0f / std::sqrt(float(e));
-    if (kDim) {
+    constexpr bool kPairs = kHasPairs && kDim && kDim % 32 == 0 && std::is_same_v<Number, uint16_t>;
+    if constexpr (kPairs) {
+      scores_by_pairs<kDim>(k, tile, groups, mine.queries.data(), scale, mine.scores.data());
+    } else if (kDim) {
       for (int j0 = 0; j0 < tile; j0 += 16)
         for (int g = 0; g < groups; g++) {
           Lanes q[kLanes], dots[16] = {};
@@ -500,6 +505,8 @@ struct Decoder {
       float total = 0;
       for (int i = 0; i < 16; i++) total += sums[i];
       p[0] = most, p[1] = p[1] * kept + total;
+      mine.kept[g] = kept;
+      if constexpr (kPairs) continue;  // below, of several queries at once
       if (kDim) {
         Lanes sum[kLanes];
         for (int i = 0; i < kLanes; i++) sum[i] = lanes(y + 16 * i) * kept;
@@ -512,6 +519,8 @@ struct Decoder {
           for (int i = 0; i < e; i++) y[i] += score[j] * load(v[size_t(j) * e + i]);
       }
     }
+    if constexpr (kPairs)
+      values_by_pairs<kDim>(v, tile, groups, mine.scores.data(), mine.kept.data(), to + 2, e + 2);
   }
 
   // Many tokens: 32 queries against 64 keys at a time. Threads share out heads and runs of 128 queries.
@@ -746,7 +755,7 @@ void* midspan_open(const Shape* shape, const Layer* layers, const uint16_t* embe
     one.low.reserve(rank, kFew, false);
     one.tokens.reserve(widest, kFew, shape->bits != 16);
     one.queries.resize(q_size);
-    one.scores.resize(size_t(shape->heads) * kTile);
+    one.scores.resize(size_t(shape->heads) * kTile), one.kept.resize(shape->heads);
     one.joined.resize(size_t(kFew) * (q_size > shape->hidden ? q_size : shape->hidden));
     if (!decoder->tiles_allowed) continue;
     const size_t panel = kPanel / 2 > size_t(2) * kRows * deep ? kPanel / 2 : size_t(2) * kRows * deep;
