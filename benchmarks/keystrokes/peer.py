@@ -29,23 +29,32 @@ def program() -> Path | None:
 
 @contextmanager
 def server(gguf: Path, tokenizer: Tokenizer, threads: int) -> Iterator[RemoteEngine]:
-    """The server for the time of a block."""
+    """The server for the time of a block; without its AMX kernels where they end it at its start, as some do."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [str(program()), "-m", str(gguf), "--port", str(port), "-t", str(threads), "-c", "8192", "-np", "1"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    for more in ([], ["--no-repack"]):
+        with subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                engine = _connected(process, port, tokenizer)
+                if engine is not None:
+                    yield engine
+                    return
+            finally:
+                process.terminate()
+    raise WorkError("llama-server ends at its start")
+
+
+def _connected(process: subprocess.Popen[bytes], port: int, tokenizer: Tokenizer) -> RemoteEngine | None:
+    """A client of the server once it answers; None where it has ended or a minute has passed."""
+    waited = time.monotonic()
+    while process.poll() is None and time.monotonic() - waited < 60:
         try:
-            url, waited = f"http://127.0.0.1:{port}", time.monotonic()
-            while True:
-                try:
-                    engine = RemoteEngine(url, tokenizer, kind="llama.cpp", max_positions=8192)
-                    if engine._get("/health") is not None:
-                        break
-                except WorkError:
-                    if process.poll() is not None or time.monotonic() - waited > 60:
-                        raise
-                time.sleep(0.1)
-            yield engine
-        finally:
-            process.terminate()
+            engine = RemoteEngine(f"http://127.0.0.1:{port}", tokenizer, kind="llama.cpp", max_positions=8192)
+            if engine.server.get("/health") is not None:
+                return engine
+        except WorkError:
+            pass
+        time.sleep(0.1)
+    return None

@@ -33,7 +33,7 @@ STEPS = 8
 """A window moves by this share of its budget."""
 _CHARACTERS = 8
 """More than this many characters a token are not encoded only to be cut away."""
-_HALF = 1024
+_HALF = 512
 """Characters by which the border moves at which a long text is encoded in two."""
 _REMEMBERED = 32
 """Texts whose ids are kept: the suffix and the lines above are the same from key to key."""
@@ -74,8 +74,8 @@ class Remembering:
             return self._encoded(text, leading_space)
         first, second = text[:at], text[at:]
         known = (first, leading_space) in self._ids
-        ids = self._encoded(first, leading_space) + self._tokenizer.encode(second, leading_space=False)
-        if not known and ids != (whole := self._tokenizer.encode(text, leading_space=leading_space)):
+        ids = self._encoded(first, leading_space) + self._encoded(second, False)
+        if not known and ids != (whole := self._encoded(text, leading_space)):
             self._splits = False
             return whole
         return ids

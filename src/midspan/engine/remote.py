@@ -253,7 +253,7 @@ class _Stream:
         """Write what is owed, one allowed token at a time; the prompt behind it, and what is new already."""
         engine, new = self._engine, b""
         while owed:
-            allowed = engine.healer.allowed(owed)
+            allowed = engine.healer.allowed(owed).tolist()
             if engine.kind == "openai" and len(allowed) > _MOST_BIASED:
                 return prompt + engine.healer.spell(owed), ""
             path, body = self._body(prompt, 1)

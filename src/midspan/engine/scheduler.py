@@ -214,18 +214,21 @@ class Scheduler:
         return work
 
     def _guesses(self, sequence: Running) -> list[int]:
-        """Tokens to read behind the last one, as many as may still be written."""
+        """Tokens to read behind the last one, as many as may still be written.
+
+        Where nobody guesses what was taken back from the prompt, the guess is that it stands as it was typed.
+        """
         if sequence.drafter is None:
             sequence.drafter = self._drafter(sequence.handle)
-        if sequence.drafter is None:
-            return []
-        room = min(
-            sequence.budget - len(sequence.written) - 1,
-            self._runner.max_positions - len(sequence.reading) - 1,
-            self._needed(sequence) - len(sequence.reading) - 1,
-        )
-        found = sequence.drafter.propose(sequence.reading, bytes(sequence.data), room)
-        sequence.usage.drafted += len(found)
+        most = min(self._runner.max_positions, self._needed(sequence)) - len(sequence.reading) - 1
+        found: list[int] = []
+        if sequence.drafter is not None:
+            room = min(sequence.budget - len(sequence.written) - 1, most)
+            found = sequence.drafter.propose(sequence.reading, bytes(sequence.data), room)
+            sequence.usage.drafted += len(found)
+        sequence.is_respelling = bool(sequence.owed) and not found and not sequence.written
+        if sequence.is_respelling:
+            found = self._healer().spell(sequence.owed)[: max(0, most)]
         return found
 
     def _first_scored(self, sequence: Running) -> int:
@@ -262,9 +265,10 @@ class Scheduler:
             right += hit and len(sequence.reading) > before + right
             if reason is not None or not hit:
                 break
-        sequence.usage.accepted += right
-        if sequence.drafter is not None:
-            sequence.drafter.judge(len(guesses), right)
+        if not sequence.is_respelling:
+            sequence.usage.accepted += right
+            if sequence.drafter is not None:
+                sequence.drafter.judge(len(guesses), right)
         self._slots.truncate(sequence.slot, before + right)
         if reason is not None:
             self._finish(sequence, reason)

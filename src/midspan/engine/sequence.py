@@ -38,6 +38,8 @@ class Running:
     """It still reads the example whose losses are wanted."""
     to_skip: int
     """Bytes of the next tokens that are no text, since they were owed."""
+    is_respelling: bool = False
+    """Its last guesses are what was taken back from its prompt, and nobody's to be judged by."""
     slot: int | None = None
     written: list[int] = field(default_factory=list)
     data: bytearray = field(default_factory=bytearray)
@@ -79,7 +81,7 @@ class Running:
     def _allowed(self, healer: Callable[[], Healer]) -> Tensor | None:
         """Ids that what is owed or a constraint leaves; None for all."""
         if self.owed:
-            return torch.tensor(healer().allowed(self.owed))
+            return torch.from_numpy(healer().allowed(self.owed))
         if self.walk is None:
             return None
         ids = self.walk.allowed()

@@ -14,10 +14,11 @@ The tokens taken back are never special ones: a prompt that ends in a sentinel, 
 
 from __future__ import annotations
 
-import itertools
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
+
+import numpy as np
 
 from midspan.tokenizer import Tokenizer
 
@@ -35,6 +36,8 @@ class Healer:
                 ids[data].append(token_id)
         self._tokenizer, self._ids = tokenizer, ids
         self._sorted = sorted(ids)
+        self._ids_in_order = np.array([token_id for data in self._sorted for token_id in ids[data]], np.int64)
+        self._begins = np.cumsum([0, *(len(ids[data]) for data in self._sorted)])
         self._can_be_said = {b"": True}
 
     def take_back(self, prompt: Sequence[int]) -> tuple[list[int], bytes]:
@@ -52,24 +55,26 @@ class Healer:
             owed = data + owed
         return kept, owed
 
-    def allowed(self, owed: bytes) -> list[int]:
+    def allowed(self, owed: bytes) -> np.ndarray:
         """Ids that agree with the bytes owed: those that begin with them, and those that they begin with.
 
         A beginning of which no token can say the rest is not among them: a vocabulary may lack single bytes.
         """
         beginnings = [owed[:end] for end in range(1, len(owed)) if self._sayable(owed[end:])]
-        from_here = itertools.islice(self._sorted, bisect_left(self._sorted, owed), None)
-        longer = itertools.takewhile(lambda data: data.startswith(owed), from_here)
-        pieces = (*(data for data in beginnings if data in self._ids), *longer)
-        return [token_id for data in pieces for token_id in self._ids[data]]
+        shorter = [token_id for data in beginnings for token_id in self._ids.get(data, ())]
+        first = bisect_left(self._sorted, owed)
+        last = bisect_left(self._sorted, True, lo=first, key=lambda data: not data.startswith(owed))
+        longer = self._ids_in_order[self._begins[first] : self._begins[last]]
+        return np.concatenate([np.array(shorter, np.int64), longer])
 
     def spell(self, data: bytes) -> list[int]:
         """The fewest ids that are exactly these bytes; they are bytes that tokens were taken back for."""
         best: dict[int, list[int]] = {0: []}
         for start in range(len(data)):
             for end in range(start + 1, len(data) + 1) if start in best else ():
-                if data[start:end] in self._ids and len(best.get(end, data)) > len(best[start]) + 1:
-                    best[end] = [*best[start], self._ids[data[start:end]][0]]
+                found = self._ids.get(data[start:end])
+                if found and (end not in best or len(best[end]) > len(best[start]) + 1):
+                    best[end] = [*best[start], found[0]]
         return best[len(data)]
 
     def within(self, text: bytes) -> list[int]:

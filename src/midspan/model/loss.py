@@ -26,8 +26,8 @@ from midspan.model.lora import RowsHead
 
 CHUNK = 1024
 _STEP = 64
-"""On a CPU positions are filled up to a multiple of this with rows of zeros: oneDNN makes kernels for each number of
-rows that it meets and keeps them, some megabytes each, so that a run with as many numbers as rows only grows."""
+"""On a CPU positions are filled up to a multiple of this with rows of zeros: oneDNN makes kernels for each number
+of rows that it meets and keeps them, some megabytes each, so that a run of many numbers only grows."""
 _FUSED = getattr(F, "linear_cross_entropy", None)  # torch 2.12 and later
 
 

@@ -94,7 +94,7 @@ struct Decoder {
   struct Local {
     Tokens tokens, low;
     Vector<float> queries, scores, kept, joined;
-    Vector<uint16_t> panel, keys, values, shares, low_many;
+    Vector<uint16_t> panel, rows, keys, values, shares, low_many;
     Vector<float> sums;
   };
   std::vector<Local> local;
@@ -301,7 +301,7 @@ struct Decoder {
     const int q_size = shape.heads * e, kv_size = shape.kv_heads * e, all = q_size + 2 * kv_size;
     Local& mine = local[thread];
     const bool tiles = is_many();
-    if (tiles) tiles_begin();
+    if (tiles_allowed) tiles_begin();
     const auto product_of = [&](const uint8_t* weights, int rows, int unit, int columns, const Low& low, auto use) {
       if (tiles) product_many(thread, weights, rows, unit, columns, low, use);
       else product(thread, weights, rows, unit, n, mine.tokens, low, use);
@@ -355,7 +355,7 @@ struct Decoder {
       });
       barrier(seen);
     }
-    if (tiles) tiles_end();
+    if (tiles_allowed) tiles_end();
     for (int first = 0; first < num_wanted; first += kMany) {
       const int count = num_wanted - first < kMany ? num_wanted - first : kMany;
       normed(count, wanted + first, last_norm, mine.tokens);
@@ -435,6 +435,11 @@ struct Decoder {
             store(v[size_t(position) * e + i], value[i]);
           }
         }
+        if constexpr (kHasAmx && std::is_same_v<Number, uint16_t>)
+          if (tiles_allowed) {
+            attend_by_tiles(span, token, h, k, thread, mine);
+            continue;
+          }
         for (int t = 0; t < span.count; t++) {
           float* to = part(thread, token + t) + size_t(h) * groups * (e + 2);
           for (int g = 0; g < groups; g++) {
@@ -455,6 +460,57 @@ struct Decoder {
               case 128: share<Number, 128>(tile_k, tile_v, tile, groups, e, mine, to); break;
               default: share<Number, 0>(tile_k, tile_v, tile, groups, e, mine, to);
             }
+          }
+        }
+      }
+    }
+  }
+
+  // The same with tiles: sixteen queries, of one token or of several, against 64 keys in bfloat16.
+  void attend_by_tiles(const Span& span, int token, int h, const uint16_t* k, int thread, Local& mine) {
+    const int e = shape.head_dim, wide = padded(e, 32), groups = shape.heads / shape.kv_heads;
+    const int rows = span.count * groups, end = span.start + span.count;
+    const size_t all = (shape.heads + 2 * shape.kv_heads) * e;
+    const float scale = 1.0f / std::sqrt(float(e));
+    const auto state = [&](int r) {
+      return part(thread, token + r / groups) + size_t(h * groups + r % groups) * (e + 2);
+    };
+    for (int r = 0; r < rows; r++) {
+      float *p = state(r), turned[512];
+      p[0] = -1e30f, p[1] = 0;
+      std::memset(p + 2, 0, sizeof(float) * e);
+      turn(qkv.data() + (token + r / groups) * all + (h * groups + r % groups) * e, span.start + r / groups, turned);
+      for (int i = 0; i < e; i++) mine.rows[size_t(r) * wide + i] = to_bf16(turned[i] * scale);
+    }
+    alignas(64) Few c;
+    for (int j = thread * kTile; j < end; j += shape.threads * kTile) {
+      arrange(k + size_t(j) * e, k + cache.kind + size_t(j) * e, end - j < kTile ? end - j : kTile, wide, mine);
+      // The next tile is a stride away, where no processor looks ahead by itself.
+      const char* next = (const char*)(k + size_t(j + shape.threads * kTile) * e);
+      if (j + shape.threads * kTile < end)
+        for (int i = 0; i < kTile * e * 2; i += 64)
+          __builtin_prefetch(next + i, 0, 2), __builtin_prefetch(next + 2 * cache.kind + i, 0, 2);
+      for (int r0 = 0; r0 < rows; r0 += 16) {
+        const int count = rows - r0 < 16 ? rows - r0 : 16;
+        float kept[16];
+        few<4>(mine.rows.data() + size_t(r0) * wide, wide, mine.keys.data(), size_t(kRows) * wide, wide, c);
+        for (int r = 0; r < count; r++) {
+          const int seen = span.start + (r0 + r) / groups + 1 - j;
+          uint16_t* shares = mine.shares.data() + r * kTile;
+          const float* blocks[4] = {c[r][0], c[r][1], c[r][2], c[r][3]};
+          kept[r] = 1.0f;
+          if (seen > 0) kept[r] = soften(blocks, seen, state(r0 + r), shares);
+          else std::memset(shares, 0, sizeof(*shares) * kTile);
+        }
+        for (int i0 = 0; i0 < wide; i0 += 64) {
+          const uint16_t* v = mine.values.data() + i0 * kTile;
+          if (wide - i0 < 64) few<2>(mine.shares.data(), kTile, v, kRows * kTile, kTile, c);
+          else few<4>(mine.shares.data(), kTile, v, kRows * kTile, kTile, c);
+          const int size = e - i0 < 64 ? e - i0 : 64;
+          for (int r = 0; r < count; r++) {
+            float* y = state(r0 + r) + 2 + i0;
+            const float *more = (const float*)c + r * 64, factor = kept[r];
+            for (int i = 0; i < size; i++) y[i] = y[i] * factor + more[i];
           }
         }
       }
@@ -588,7 +644,8 @@ struct Decoder {
           float kept[32];
           for (int r = 0; r < rows; r++) {
             float* sums = mine.sums.data() + (size_t(g) * kRun + q0 + r) * state;
-            kept[r] = soften(scores, r, start + q0 + r + 1 - j0, sums + wide, mine.shares.data() + r * kTile);
+            const float* blocks[4] = {scores[0][r][0], scores[0][r][1], scores[1][r][0], scores[1][r][1]};
+            kept[r] = soften(blocks, start + q0 + r + 1 - j0, sums + wide, mine.shares.data() + r * kTile);
           }
           for (int i = 0; i < wide; i += 32) {
             tile(mine.shares.data(), kTile, mine.values.data() + i * kTile, mine.values.data() + (i + 16) * kTile, kTile,
@@ -611,11 +668,11 @@ struct Decoder {
   }
 
   // One query's scores of 64 keys, of which it may see `seen`, as bfloat16 shares; what its sums are scaled by.
-  static float soften(Tile* scores, int r, int seen, float* running, uint16_t* shares) {
+  static float soften(const float* const* scores, int seen, float* running, uint16_t* shares) {
     const Lanes at = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     Lanes x[4], most = Lanes{} - 1e30f, total = {};
     for (int i = 0; i < 4; i++) {
-      x[i] = lanes(scores[i / 2][r][i % 2]);
+      x[i] = lanes(scores[i]);
       if (seen < 16 * i + 16) x[i] = at < float(seen - 16 * i) ? x[i] : Lanes{} - 1e30f;
       most = x[i] > most ? x[i] : most;
     }
@@ -639,6 +696,8 @@ struct Decoder {
   template <class Number>
   void arrange(const Number* k, const Number* v, int keys, int wide, Local& mine) const {
     const int e = shape.head_dim;
+    if constexpr (std::is_same_v<Number, uint16_t>)
+      if (e == wide) return arrange_whole(k, v, keys, mine);
     for (int j = 0; j < kTile; j++) {
       uint16_t* to = mine.keys.data() + size_t(j / kRows) * kRows * wide + 2 * (j % kRows);
       for (int i = 0; i < wide / 2; i++) {
@@ -651,6 +710,29 @@ struct Decoder {
       for (int i = 0; i < wide; i++)
         mine.values[size_t(i / kRows) * kRows * kTile + (j / 2) * 2 * kRows + 2 * (i % kRows) + j % 2] =
             j < keys && i < e ? half_of(v[size_t(j) * e + i]) : 0;
+  }
+
+  // The same by registers: of keys, pairs of columns are turned; of values, two keys' columns are dealt out in turn.
+  void arrange_whole(const uint16_t* k, const uint16_t* v, int keys, Local& mine) const {
+    const int e = shape.head_dim;
+    for (int j0 = 0; j0 < kTile; j0 += 16)
+      for (int i = 0; i < e; i += 32) {
+        Bits x[16];
+        for (int j = 0; j < 16; j++)
+          if (j0 + j < keys) std::memcpy(&x[j], k + size_t(j0 + j) * e + i, 64);
+          else x[j] = Bits{};
+        transpose(x);
+        std::memcpy(mine.keys.data() + size_t(j0) * e + i * kRows, x, sizeof(x));
+      }
+    for (int j = 0; j < kTile; j += 2)
+      for (int i = 0; i < e; i += 32) {
+        Words a = {}, b = {};
+        if (j < keys) std::memcpy(&a, v + size_t(j) * e + i, 64);
+        if (j + 1 < keys) std::memcpy(&b, v + size_t(j + 1) * e + i, 64);
+        const Words low = first_halves(a, b), high = second_halves(a, b);
+        uint16_t* to = mine.values.data() + size_t(i) * kTile + j * kRows;
+        std::memcpy(to, &low, 64), std::memcpy(to + size_t(kRows) * kTile, &high, 64);
+      }
   }
 
   void join(Local& mine) {
@@ -760,6 +842,7 @@ void* midspan_open(const Shape* shape, const Layer* layers, const uint16_t* embe
     if (!decoder->tiles_allowed) continue;
     const size_t panel = kPanel / 2 > size_t(2) * kRows * deep ? kPanel / 2 : size_t(2) * kRows * deep;
     one.panel.resize(panel), one.keys.resize(kTile * wide), one.values.resize(kTile * wide);
+    one.rows.resize(size_t(padded(kMany * groups, 16)) * wide);
     one.shares.resize(32 * kTile), one.low_many.resize(size_t(kQueries) * rank);
     one.sums.resize(size_t(groups) * kRun * (wide + 2));
   }

@@ -93,6 +93,48 @@ inline Lanes sums(Lanes* x) {
          MIX(x[0], x[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
 }
 
+// a0 b0 a1 b1 ... of the first, and of the second halves of two vectors.
+typedef uint16_t Words __attribute__((vector_size(64)));
+#if defined(__clang__)
+#define MIX_WORDS(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define MIX_WORDS(a, b, ...) __builtin_shuffle(a, b, Words{__VA_ARGS__})
+#endif
+inline Words first_halves(Words a, Words b) {
+  return MIX_WORDS(a, b, 0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 8, 40, 9, 41, 10, 42, 11, 43, 12, 44,
+                   13, 45, 14, 46, 15, 47);
+}
+inline Words second_halves(Words a, Words b) {
+  return MIX_WORDS(a, b, 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55, 24, 56, 25, 57, 26, 58, 27,
+                   59, 28, 60, 29, 61, 30, 62, 31, 63);
+}
+
+// Sixteen rows of sixteen become sixteen columns.
+inline void transpose(Bits* x) {
+  for (int i = 0; i < 8; i++) {
+    const Bits a = x[i], b = x[i + 8];
+    x[i] = MIX(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+    x[i + 8] = MIX(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+  }
+  for (int n = 0; n < 8; n++) {
+    const int i = n / 4 * 8 + n % 4;
+    const Bits a = x[i], b = x[i + 4];
+    x[i] = MIX(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+    x[i + 4] = MIX(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+  }
+  for (int n = 0; n < 8; n++) {
+    const int i = n / 2 * 4 + n % 2;
+    const Bits a = x[i], b = x[i + 2];
+    x[i] = MIX(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+    x[i + 2] = MIX(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+  }
+  for (int n = 0; n < 8; n++) {
+    const Bits a = x[2 * n], b = x[2 * n + 1];
+    x[2 * n] = MIX(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
+    x[2 * n + 1] = MIX(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+  }
+}
+
 inline float from_fp16(uint16_t x) {
 #if defined(__F16C__)
   return _cvtsh_ss(x);

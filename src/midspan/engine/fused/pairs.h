@@ -39,10 +39,6 @@ inline void scores_by_pairs(const uint16_t* k, int tile, int groups, const float
 template <int kDim, int kGroups>
 inline void values_by_pairs(const uint16_t* v, int tile, const float* scores, const float* kept, float* y, int stride) {
   constexpr int kParts = kDim / 32;
-  alignas(64) static const uint16_t kPlaces[2][32] = {
-      {0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47},
-      {16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55, 24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63}};
-  const __m512i first = _mm512_load_si512(kPlaces[0]), second = _mm512_load_si512(kPlaces[1]);
   alignas(64) uint32_t weights[kGroups][kTile / 2];  // of two keys each
   __m512 sum[kGroups][2 * kParts];
   for (int g = 0; g < kGroups; g++) {
@@ -57,10 +53,9 @@ inline void values_by_pairs(const uint16_t* v, int tile, const float* scores, co
   }
   for (int j = 0; j < tile; j += 2)
     for (int i = 0; i < kParts; i++) {
-      const __m512i one = key_at(v + size_t(j) * kDim + 32 * i);
-      const __m512i other = j + 1 < tile ? key_at(v + size_t(j + 1) * kDim + 32 * i) : _mm512_setzero_si512();
-      const __m512bh pairs[2] = {(__m512bh)_mm512_permutex2var_epi16(one, first, other),
-                                 (__m512bh)_mm512_permutex2var_epi16(one, second, other)};
+      const Words one = (Words)key_at(v + size_t(j) * kDim + 32 * i);
+      const Words other = j + 1 < tile ? (Words)key_at(v + size_t(j + 1) * kDim + 32 * i) : Words{};
+      const __m512bh pairs[2] = {(__m512bh)first_halves(one, other), (__m512bh)second_halves(one, other)};
       for (int g = 0; g < kGroups; g++) {
         const __m512bh weight = (__m512bh)_mm512_set1_epi32(int(weights[g][j / 2]));
         sum[g][2 * i] = _mm512_dpbf16_ps(sum[g][2 * i], pairs[0], weight);

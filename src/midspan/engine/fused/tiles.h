@@ -17,7 +17,14 @@ constexpr bool kHasTiles = true;
 constexpr bool kHasTiles = false;
 #endif
 
+#if defined(__AMX_BF16__)
+constexpr bool kHasAmx = true;
+#else
+constexpr bool kHasAmx = false;
+#endif
+
 typedef float Tile[32][2][kRows];  // tokens, blocks, rows
+typedef float Few[16][4][kRows];
 
 // A thread asks for its tile registers before its first product, and gives them up after its last.
 inline bool tiles_begin() {
@@ -83,6 +90,37 @@ inline void tile(const uint16_t* x, size_t stride, const uint16_t* w0, const uin
   }
 #else
   (void)x, (void)stride, (void)w0, (void)w1, (void)columns, (void)c;
+#endif
+}
+
+// 16 tokens times `kBlocks` blocks (two or four, `apart` from each other), where there are AMX's tiles.
+template <int kBlocks>
+inline void few(const uint16_t* x, size_t stride, const uint16_t* w, size_t apart, int columns, Few c) {
+#if defined(__AMX_BF16__)
+  asm volatile("" ::: "memory");
+  _tile_zero(4);
+  _tile_zero(5);
+  _tile_zero(6);
+  _tile_zero(7);
+  for (int k = 0; k < columns; k += 32) {
+    _tile_loadd(0, x + k, stride * 2);
+    _tile_loadd(1, w + k * kRows, 64);
+    _tile_loadd(2, w + apart + k * kRows, 64);
+    _tile_dpbf16ps(4, 0, 1);
+    _tile_dpbf16ps(5, 0, 2);
+    if (kBlocks < 4) continue;
+    _tile_loadd(1, w + 2 * apart + k * kRows, 64);
+    _tile_loadd(2, w + 3 * apart + k * kRows, 64);
+    _tile_dpbf16ps(6, 0, 1);
+    _tile_dpbf16ps(7, 0, 2);
+  }
+  _tile_stored(4, c[0][0], 256);
+  _tile_stored(5, c[0][1], 256);
+  _tile_stored(6, c[0][2], 256);
+  _tile_stored(7, c[0][3], 256);
+  asm volatile("" ::: "memory");
+#else
+  (void)x, (void)stride, (void)w, (void)apart, (void)columns, (void)c;
 #endif
 }
 
