@@ -57,6 +57,18 @@ def test_allowed_equals_the_definition(tokenizer: Tokenizer) -> None:
         assert len(healer.allowed(each)) == len(expected)
 
 
+def test_spelling_is_exact_and_short(tokenizer: Tokenizer) -> None:
+    """What was taken back, a single byte too, in as few tokens as it was, or fewer."""
+    healer = Healer(tokenizer)
+    for text in (*TEXTS, "x", "a\n"):
+        prompt = tokenizer.encode(text)
+        kept, owed = healer.take_back(prompt)
+        if owed:
+            spelt = healer.spell(owed)
+            assert b"".join(map(tokenizer.piece_bytes, spelt)) == owed
+            assert len(spelt) <= len(prompt) - len(kept)
+
+
 def test_every_owed_text_can_be_said(tokenizer: Tokenizer) -> None:
     """There is always a way on: the tokens that were taken back are one."""
     healer = Healer(tokenizer)

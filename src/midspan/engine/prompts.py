@@ -65,8 +65,7 @@ class Remembering:
     def encode(self, text: str, *, leading_space: bool = True) -> list[int]:
         """See `Tokenizer.encode`.
 
-        A long text is encoded in two halves at the beginning of a line, the first of which stays for many
-        keystrokes. Each new first half has to prove itself: together with the second it must give the ids of the
+        A long text is encoded in two halves at the end of a line, the first of which stays for many keystrokes. Each new first half has to prove itself: together with the second it must give the ids of the
         whole.
         """
         at = _border(text)
@@ -97,13 +96,17 @@ class Remembering:
 
 
 def _border(text: str) -> int:
-    """Where to encode a long text in two: behind a line's end between visible characters; 0 where nowhere."""
-    at = (len(text) - _HALF // 4) // _HALF * _HALF
+    """Where to encode a long text in two; 0 where nowhere.
+
+    Words end between a letter and the line's end behind it, and behind a line's end between visible characters.
+    """
+    at = text.rfind("\n", 0, max(0, (len(text) - _HALF // 4) // _HALF * _HALF))
     while at > 0:
-        at = text.rfind("\n", 0, at) + 1
-        if at and not text[at - 2 : at - 1].isspace() and not text[at : at + 1].isspace():
+        if text[at - 1].isalnum():
             return at
-        at -= 1
+        if not text[at - 1].isspace() and not text[at + 1].isspace():
+            return at + 1
+        at = text.rfind("\n", 0, at)
     return 0
 
 

@@ -676,8 +676,7 @@ struct Decoder {
       if (seen < 16 * i + 16) x[i] = at < float(seen - 16 * i) ? x[i] : Lanes{} - 1e30f;
       most = x[i] > most ? x[i] : most;
     }
-    float largest = running[0];
-    for (int i = 0; i < 16; i++) largest = most[i] > largest ? most[i] : largest;
+    const float found = largest_of(most), largest = found > running[0] ? found : running[0];
     for (int i = 0; i < 4; i++) {
       x[i] = exps(x[i] - largest);
       if (seen < 16 * i + 16) x[i] = at < float(seen - 16 * i) ? x[i] : Lanes{};
@@ -685,10 +684,8 @@ struct Decoder {
       const Halves half = __builtin_convertvector(((Bits)x[i] + 0x8000u) >> 16, Halves);
       std::memcpy(shares + 16 * i, &half, 32);
     }
-    float sum = 0;
-    for (int i = 0; i < 16; i++) sum += total[i];
     const float kept = exp_(running[0] - largest);
-    running[0] = largest, running[1] = running[1] * kept + sum;
+    running[0] = largest, running[1] = running[1] * kept + sum_of(total);
     return kept;
   }
 

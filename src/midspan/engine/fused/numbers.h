@@ -135,6 +135,17 @@ inline void transpose(Bits* x) {
   }
 }
 
+// Over the lanes of one vector.
+template <class Join>
+inline float joined(Lanes x, Join join) {
+  x = join(x, MIX(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  x = join(x, MIX(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+  x = join(x, MIX(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  return join(x, MIX(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14))[0];
+}
+inline float largest_of(Lanes x) { return joined(x, [](Lanes a, Lanes b) { return a > b ? a : b; }); }
+inline float sum_of(Lanes x) { return joined(x, [](Lanes a, Lanes b) { return a + b; }); }
+
 inline float from_fp16(uint16_t x) {
 #if defined(__F16C__)
   return _cvtsh_ss(x);
