@@ -23,7 +23,7 @@ from benchmarks.engine.models import FORMATS, Subject
 from benchmarks.engine.peers import LlamaCpp, OpenVino, Transformers
 from benchmarks.harness import Bench
 from midspan.engine.fused import FusedDecoder, packed_weights
-from midspan.engine.runner import Part
+from midspan.engine.runner import Part, TorchRunner
 from midspan.model import KVCache, Llama
 from midspan.model.quant import Bits
 
@@ -120,16 +120,19 @@ def decode(bench: Bench, subject: Subject, model: Llama, peers: Peers, asked: li
 
 @torch.inference_mode()
 def prefill(bench: Bench, subject: Subject, model: Llama, peers: Peers, lengths: tuple[int, ...]) -> None:
-    """Whole prompts, the logits of the last token."""
+    """Whole prompts, the logits of the last token, read as the engine reads them by default, in 8 bits."""
     transformers = Transformers(model.config.to_hf(), model.state_dict())
+    fused = FusedDecoder(model.config, packed_weights(model, 8), bits=8, threads=bench.threads)
     for length in lengths:
         cache = KVCache(model.config, capacity=length, dtype=torch.bfloat16)
+        runner = TorchRunner(model, fused)
+        runner.cache = cache
 
-        def ours(length: int = length, cache: KVCache = cache) -> float:
-            ids = torch.randint(100, 30_000, (1, length))
-            cache.truncate(0, 0)
+        def ours(length: int = length, runner: TorchRunner = runner) -> float:
+            ids = torch.randint(100, 30_000, (length,)).tolist()
+            runner.cache.truncate(0, 0)
             begun = time.perf_counter()
-            model.lm_head(model.hidden(ids, cache=cache)[0, -1])
+            runner.step([Part(0, ids)])
             return length / (time.perf_counter() - begun)
 
         others: dict[str, Callable[[], float]] = {}

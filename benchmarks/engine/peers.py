@@ -49,7 +49,10 @@ class LlamaCpp:
             depth,
         ]
         command += ["-r", 1, "-o", "json", "-fa", "auto"]
-        done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+        done = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True)
+        if done.returncode:  # on some processors its kernels for tiles end the program
+            command += ["--repack", 0]
+            done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
         return float(json.loads(done.stdout)[0]["avg_ts"])
 
 

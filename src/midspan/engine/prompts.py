@@ -65,8 +65,8 @@ class Remembering:
     def encode(self, text: str, *, leading_space: bool = True) -> list[int]:
         """See `Tokenizer.encode`.
 
-        A long text is encoded in two halves at the end of a line, the first of which stays for many keystrokes. Each new first half has to prove itself: together with the second it must give the ids of the
-        whole.
+        A long text is encoded in two halves at the end of a line, the first of which stays for many keystrokes.
+        Each new first half has to prove itself: together with the second it must give the ids of the whole.
         """
         at = _border(text)
         if at == 0 or not self._splits:
