@@ -88,6 +88,32 @@ def test_the_demonstrations_figures_are_those_measured(line: str) -> None:
     assert f"| {line} | {before} | {after} |" in README
 
 
+SPEEDS = {
+    ("keystrokes", "auto: first token, p50", 1): "first text after a key, 3,000 tokens around it",
+    ("keystrokes", "first token beside llama.cpp (SPM)", 1): "the same, Code Llama's SPM order",
+    ("keystrokes", "auto: a suggestion of a line, p50", 1): "a whole line after a key",
+    ("serve", "HTTP over the engine, p95", 1): "HTTP around the engine, 95th percentile",
+    ("judge", "HumanEval, compat", 0): "programs judged a second, in the jail",
+    ("instruct", "400 questions, ten solutions each", 0): "questions a minute, each with tests",
+}
+"""Lines of the README's table by the benchmark's row that they show, and its decimals."""
+
+
+@pytest.mark.parametrize("row", SPEEDS)
+def test_the_speeds_are_those_measured(row: tuple[str, str, int]) -> None:
+    """Ours, and the peer that is named, as the benchmark's file has them."""
+    name, label, digits = row
+    results = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    [found] = [each for each in results["rows"] if each["row"] == label]
+    [line] = [line for line in README.splitlines() if line.startswith(f"| {SPEEDS[row]}")]
+    _, _, ours, beside, command, _ = (cell.strip() for cell in line.split("|"))
+    assert ours == f"{found['ours']:,.{digits}f}" + (" ms" if found["unit"] == "ms" else "")
+    assert command == name
+    for peer, value in found["peers"].items():
+        if beside.startswith(f"{peer}:"):
+            assert beside.removeprefix(f"{peer}: ").removesuffix(" ms") == f"{value:,.0f}"
+
+
 @pytest.mark.slow
 def test_the_path_of_ones_own_repository_runs_as_the_readme_says(tmp_path: Path) -> None:
     """Two repositories of known code in place of the user's, and four steps in place of two thousand."""

@@ -31,6 +31,7 @@ STEPS = ("decode", "batch", "prefill", "start", "quality")
 DECODE_GOALS = {("135M", 8): 2.0, ("135M", 4): 2.0, ("1.1B", 8): 1.15, ("1.1B", 4): 1.2}
 BITS: tuple[Bits, ...] = (8, 4, 16)
 NEW = 96
+LENGTHS = "512,2048,8192"
 
 
 class Peers:
@@ -49,11 +50,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="once, and without the large model: does it run?")
     parser.add_argument("--only", default=",".join(STEPS), help=f"some of {','.join(STEPS)}")
     parser.add_argument("--models", default="135M,1.1B", help="some of 135M,1.1B")
+    parser.add_argument("--lengths", default=LENGTHS, help="tokens of the prompts that are read whole")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     bench = Bench("engine", threads=arguments.threads, runs=1 if arguments.quick else arguments.runs)
+    bench.record("the machine reads", unit="GB/s", value=read_rate())
     peers = Peers(arguments.threads)
     asked = arguments.only.split(",")
     for name in ["135M"] if arguments.quick else arguments.models.split(","):
@@ -62,14 +65,25 @@ def main() -> None:
         if "decode" in asked or "batch" in asked:
             decode(bench, subject, model, peers, asked)
         if "prefill" in asked:
-            prefill(bench, subject, model, peers, (512,) if arguments.quick else (512, 2048, 8192))
+            lengths = "512" if arguments.quick else arguments.lengths
+            prefill(bench, subject, model, peers, tuple(map(int, lengths.split(","))))
         if "start" in asked and name == "135M":
             start(bench)
         if "quality" in asked and name == "135M":
             quality.run(bench, subject, Path(statistics.__file__).read_text(), num_tokens=2000)
         del model
-    whole = arguments.only == ",".join(STEPS) and arguments.models == "135M,1.1B"
+    whole = arguments.only == ",".join(STEPS) and (arguments.models, arguments.lengths) == ("135M,1.1B", LENGTHS)
     bench.finish(quick=arguments.quick, partial=not whole)
+
+
+def read_rate() -> float:
+    """GB/s of reading a gigabyte once, the best of a few."""
+    memory, seconds = torch.ones(1 << 28), []
+    for _ in range(5):
+        begun = time.perf_counter()
+        memory.sum()
+        seconds.append(time.perf_counter() - begun)
+    return memory.nbytes / min(seconds) / 1e9
 
 
 def decode(bench: Bench, subject: Subject, model: Llama, peers: Peers, asked: list[str]) -> None:
@@ -94,7 +108,7 @@ def decode(bench: Bench, subject: Subject, model: Llama, peers: Peers, asked: li
             if peers.llama:
                 call = partial(peers.llama.rate, subject.gguf(bits), new=NEW, depth=depth)
                 others[f"llama.cpp {FORMATS[bits]}"] = call
-            if peers.openvino and subject.name == "135M" and depth:
+            if peers.openvino and subject.name == "135M" and depth and bits != 16:  # it reads no BF16
                 call = partial(peers.openvino.rate, subject.gguf(bits), prompt=depth, new=NEW)
                 others[f"OpenVINO {FORMATS[bits]}"] = call
             if transformers and bits == 16 and not depth:

@@ -13,6 +13,7 @@ from midspan.chart import Line, chart
 from midspan.errors import InputError
 from midspan.evaluate import Evaluation, write_report
 from midspan.evaluate.pages.heldout import examples, marked_difference
+from midspan.evaluate.pages.tables import paper_tables
 
 HOSTILE = "</script><b>&\"'</pre>"
 VOID = {"meta", "line", "circle", "polyline"}
@@ -48,6 +49,18 @@ def read(page: str) -> Reader:
     reader.close()
     assert reader.open == []
     return reader
+
+
+def test_healed_figures_stand_apart_beside_the_papers() -> None:
+    """The paper's Table 14 heals no cursor; a column takes its own layout alone."""
+    common = {"task": "infilling-single-line", "group": "", "metric": "pass@1", "temperature": 0.0, "n": 10}
+    scores = {"psm": 10.0, "spm": 20.0, "spm-healed": 30.0}
+    rows = [
+        common | {"variant": name, "ours": value, "interval": [value, value]} for name, value in scores.items()
+    ]
+    [table] = [table for table in paper_tables([("mine", rows)]) if table.name == "Table 14"]
+    ours = {name: [cell.value for cell in cells[:2]] for name, is_ours, cells in table.rows if is_ours}
+    assert ours == {"mine": [10.0, 20.0], "mine, healed": [None, 30.0]}
 
 
 def test_a_runs_page(run_folder: Path) -> None:
