@@ -32,6 +32,8 @@ RUNS = Path("runs/experiments")
 RESULTS = ROOT / "docs" / "results"
 MODEL, BASE, CORPUS = "midspan-135m", "smollm2-135m", "corpora/python-packages"
 LAYOUTS = ("psm", "spm", "psm-healed", "spm-healed")
+WHOLE = ("", "left to right", "mean of languages")
+"""Groups that are shown; the others are in the reports."""
 KEPT = (
     *("row", "task", "variant", "group", "metric", "temperature", "unit", "better", "n", "samples"),
     *("ours", "interval", "before", "before_interval", "difference", "difference_interval", "p"),
@@ -217,7 +219,7 @@ def rows_of(experiment: Experiment) -> Iterator[dict[str, Any]]:
         if path.name != "results.json" or not path.is_file():
             continue
         for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
-            whole = row["group"] in ("", "left to right", "py", "python", "java", "js")
+            whole = row["group"] in WHOLE or row["task"] == "santacoder-fim"
             if row["metric"] in experiment.metrics and whole:
                 yield {"label": step.label, **{name: row[name] for name in KEPT if name in row}}
 
@@ -233,7 +235,9 @@ def value(row: dict[str, Any], which: str, interval: str) -> str:
     """A figure with its interval."""
     if which not in row:
         return ""
-    digits = 3 if row["unit"] == "bits/byte" else 1
+    digits = {"%": 1, "of 100": 1, "bits/byte": 3}.get(row["unit"], 2)
+    if interval not in row:
+        return f"{row[which]:.{digits}f}"
     low, high = row[interval]
     return f"{row[which]:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 

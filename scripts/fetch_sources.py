@@ -65,11 +65,24 @@ def package_of(archive: str) -> str:
 
 
 def download(archive: str) -> bytes:
-    """An archive by its file name, found on its project's page."""
-    project = re.sub(r"[-_.]+", "-", package_of(archive)).lower()
-    page = urllib.request.Request(f"{INDEX}/{project}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"})
-    with urllib.request.urlopen(page, timeout=60) as answer:
-        urls = {file["filename"]: file["url"] for file in json.load(answer)["files"]}
+    """An archive by its file name, found on its project's page.
+
+    The name may say more than the project's: `mpmath-docsrc-0.16.tar.gz` is of mpmath.
+    """
+    words = re.sub(r"[-_.]+", "-", package_of(archive)).lower().split("-")
+    urls: dict[str, str] = {}
+    while words and archive not in urls:
+        page = f"{INDEX}/{'-'.join(words)}/"
+        asked = urllib.request.Request(page, headers={"Accept": "application/vnd.pypi.simple.v1+json"})
+        words.pop()
+        try:
+            with urllib.request.urlopen(asked, timeout=60) as answer:
+                urls = {file["filename"]: file["url"] for file in json.load(answer)["files"]}
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
+    if archive not in urls:
+        raise ValueError("the package index has no such archive")
     with urllib.request.urlopen(urls[archive], timeout=120) as answer:
         return bytes(answer.read())
 

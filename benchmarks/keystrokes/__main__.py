@@ -37,6 +37,7 @@ from midspan.train.base import prepare_base
 
 PREFIX, SUFFIX = 2000, 1000
 """Tokens."""
+STEPS = "keys,peer,guesses"
 GOALS = {"first": 15.0, "line": 120.0, "sooner": 100.0}
 Ask = Callable[[str, str], tuple[float, int, int]]
 """Prefix and suffix to milliseconds, the prompt's tokens, and those of them that were cached."""
@@ -109,6 +110,7 @@ def main() -> None:
     parser.add_argument("--traces", type=int, default=3)
     parser.add_argument("--keys", type=int, default=40, help="of each trace")
     parser.add_argument("--decoder", default="fused", help="torch or fused")
+    parser.add_argument("--only", default=STEPS, help=f"some of {STEPS}")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.traces, arguments.keys = 1, 4
@@ -118,39 +120,44 @@ def main() -> None:
     engine = Engine(model, tokenizer, max_batch=4, decoder=open_decoder(model, arguments.decoder, 8))
     scale = 8 if arguments.quick else 1
     places = traces(tokenizer, arguments.traces, prefix_tokens=PREFIX // scale, suffix_tokens=SUFFIX // scale)
-    medians: dict[str, float] = {}
+    asked = arguments.only.split(",")
+    if "keys" in asked:
+        typing(bench, engine, places, arguments.keys)
+    if "peer" in asked and peer.program() is not None and arguments.model == "smollm2-135m":
+        gguf = model_file("smollm2-135m")
+        with peer.server(gguf, Tokenizer.load(gguf), 2) as remote:
+            compare(bench, remote, engine, tokenizer, places, arguments.keys)
+    if "guesses" in asked:
+        guesses(bench, engine, places, min(arguments.keys, 24), 8 if arguments.quick else 48)
+    if "keys" in asked and arguments.model != "smollm2-135m":  # as it comes, it was not taught to infill
+        counts = [saved(engine, trace) for trace in places]
+        share = 1 - sum(keys for keys, _ in counts) / sum(characters for _, characters in counts)
+        bench.record("keys saved", unit="%", value=100 * share)
+    bench.finish(quick=arguments.quick, partial=arguments.only != STEPS)
+
+
+def typing(bench: Bench, engine: Engine, places: list[Trace], number: int) -> None:
+    """The first text after a key by layout, a whole line, and the first text beside two busy processes."""
     layouts: tuple[AnyLayout, ...] = ("auto", "psm", "line")
     for layout in layouts:
         engine.slots.clear()
-        keys = min(arguments.keys, 8) if layout == "psm" else arguments.keys  # it takes a second a key
-        found = [key for trace in places for key in typed(asking(engine, layout), trace, keys)]
-        row(bench, layout, found, medians)
+        keys = min(number, 8) if layout == "psm" else number  # it takes a second a key
+        row(bench, layout, [key for trace in places for key in typed(asking(engine, layout), trace, keys)])
     engine.slots.clear()
-    lines = sorted(key[0] for trace in places for key in typed(asking_line(engine), trace, arguments.keys))
-    value = statistics.median(lines)
+    value = statistics.median(key[0] for trace in places for key in typed(asking_line(engine), trace, number))
     bench.record("auto: a suggestion of a line, p50", unit="ms", value=value, goal=GOALS["line"], better="lower")
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
         engine.slots.clear()
-        found = [key for trace in places for key in typed(asking(engine, "auto"), trace, arguments.keys)]
+        found = [key for trace in places for key in typed(asking(engine, "auto"), trace, number)]
     finally:
         for process in busy:
             process.kill()
             process.wait()
-    row(bench, "auto, both cores busy", found, medians)
-    if peer.program() is not None and arguments.model == "smollm2-135m":
-        gguf = model_file("smollm2-135m")
-        with peer.server(gguf, Tokenizer.load(gguf), 2) as remote:
-            compare(bench, remote, engine, tokenizer, places, arguments.keys)
-    guesses(bench, engine, places, 8 if arguments.quick else 48)
-    if arguments.model != "smollm2-135m":  # as it comes, it was not taught to infill
-        counts = [saved(engine, trace) for trace in places]
-        share = 1 - sum(keys for keys, _ in counts) / sum(characters for _, characters in counts)
-        bench.record("keys saved", unit="%", value=100 * share)
-    bench.finish(quick=arguments.quick)
+    row(bench, "auto, both cores busy", found)
 
 
-def row(bench: Bench, name: str, found: list[tuple[float, int, int]], medians: dict[str, float]) -> None:
+def row(bench: Bench, name: str, found: list[tuple[float, int, int]]) -> None:
     """The figures of one way of asking."""
     milliseconds = sorted(time_ for time_, _, _ in found)
     evaluated = [prompt - cached for _, prompt, cached in found]
@@ -168,11 +175,18 @@ def row(bench: Bench, name: str, found: list[tuple[float, int, int]], medians: d
     wanted = GOALS["first"] if name == "auto" else None
     bench.record(f"{name}: first token, p50", unit="ms", value=p50, goal=wanted, better="lower")
     bench.record(f"{name}: first token, p95", unit="ms", value=p95, better="lower")
-    medians[name] = p50
 
 
-def guesses(bench: Bench, engine: Engine, places: list[Trace], max_tokens: int) -> None:
-    """Writing on in real files, the prompt cached, with and without guesses; the texts are the same."""
+def guesses(bench: Bench, engine: Engine, places: list[Trace], keys: int, max_tokens: int) -> None:
+    """With and without guesses: suggestions key by key, and writing on in the same files."""
+    bench.runs = 3
+    bench.compare_rates(
+        "suggestions while typing, with guesses",
+        unit="tokens/s",
+        ours=lambda: suggested(engine, places, keys),
+        peers={"without": lambda: suggested(engine, places, keys, drafts=None)},
+        goal_ratio=1.5,
+    )
     asked = [engine.completing(trace.prefix, max_tokens=max_tokens, stop_ids=frozenset()) for trace in places]
     plain = [replace(request, drafts=None) for request in asked]
 
@@ -180,16 +194,28 @@ def guesses(bench: Bench, engine: Engine, places: list[Trace], max_tokens: int) 
         return [engine.submit(request).result().text for request in requests]
 
     same = sum(a == b for a, b in zip(write(asked), write(plain), strict=True))
-    bench.runs = 3
     bench.compare(
         "writing on with guesses",
         unit="tokens/s",
         amount=max_tokens * len(places),
         ours=lambda: write(asked),
         peers={"without": lambda: write(plain)},
-        goal_ratio=1.5,
     )
     bench.record("the same text as without guesses (bfloat16)", unit="%", value=100 * same / len(places))
+
+
+def suggested(engine: Engine, places: list[Trace], keys: int, **options: None) -> float:
+    """Tokens a second of a suggestion after each key, whatever stands of the one before."""
+    tokens, begun = 0, time.perf_counter()
+    for trace in places:
+        session = Session(engine, trace.path, max_prompt=None)
+        session.open(trace.prefix + trace.suffix, len(trace.prefix))
+        for character in trace.typed[:keys]:
+            session.type(character)
+            found = session.ask(max_tokens=24, **options).result()
+            session.taken(found)
+            tokens += len(found.ids)
+    return tokens / (time.perf_counter() - begun)
 
 
 def compare(

@@ -150,15 +150,19 @@ def test_the_same_threads_give_the_same_bits(threads: int) -> None:
     assert all(torch.equal(run, runs[0]) for run in runs)
 
 
+@pytest.mark.parametrize("architecture", ["native", "cooperlake", "x86-64-v3"])
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.inference_mode()
-def test_torch_reads_the_prompt_into_the_same_bfloat16_cache(name: str) -> None:
+def test_torch_reads_the_prompt_into_the_same_bfloat16_cache(name: str, architecture: str) -> None:
+    """Few tokens against keys in bfloat16: in tiles, in pairs, and widened to floats."""
+    if sys.platform != "linux" or "avx512_bf16" not in Path("/proc/cpuinfo").read_text():
+        architecture = "native"
     source = model(CONFIGS[name])
     half = dequantised(source, 16).bfloat16()
     ours = cache(source.config, torch.bfloat16)
     prompt, more = ids(100, 1), ids(3, 2)
     half.hidden(torch.tensor([prompt]), cache=ours, parts=[(1, len(prompt))])
-    found = decoder(source, 16).step(ours, [Part(1, more)])
+    found = decoder(source, 16, architecture=architecture).step(ours, [Part(1, more)])
     true = source(torch.tensor([prompt + more]))[0, -1:]
     assert distance(found, true) < 3e-2  # most of it is of the prompt, which torch read in bfloat16
 
