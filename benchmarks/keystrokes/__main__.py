@@ -50,12 +50,12 @@ def timed(
     begun = time.perf_counter()
     handle = engine.submit(make())
     pieces = iter(handle)
-    if not whole:
-        next(pieces, "")
-        spent = time.perf_counter() - begun
-    usage = handle.result().usage
     if whole:
-        spent = time.perf_counter() - begun
+        handle.result()
+    else:
+        next(pieces, "")
+    spent = time.perf_counter() - begun
+    usage = handle.result().usage
     return 1e3 * spent, usage.prompt, usage.cached
 
 

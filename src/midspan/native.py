@@ -47,7 +47,7 @@ def compiled(source: Path) -> ctypes.CDLL | None:
         folder = cache_dir() / "kernels"
     except ImportError:  # a machine with torch and nothing else
         return None
-    identity = repr((FLAGS, str(openmp), _version(compiler), _processor())).encode()
+    identity = repr((FLAGS, str(openmp), _version(compiler), processor())).encode()
     digest = hashlib.sha256(source.read_bytes() + b"\0" + identity).hexdigest()[:16]
     path = folder / f"{source.stem}-{digest}.so"
     try:
@@ -83,7 +83,8 @@ def _torch_openmp() -> Path | None:
     return next(iter([*ours, *found]), None)
 
 
-def _processor() -> str:
+@cache
+def processor() -> str:
     """What `-march=native` looks at: another processor needs another file, even in a shared home."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -151,7 +151,7 @@ def test_the_same_threads_give_the_same_bits(threads: int) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["native", "cooperlake", "x86-64-v3"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "smol"])  # there torch itself loses as much
 @torch.inference_mode()
 def test_torch_reads_the_prompt_into_the_same_bfloat16_cache(name: str, architecture: str) -> None:
     """Few tokens against keys in bfloat16: in tiles, in pairs, and widened to floats."""
@@ -164,7 +164,7 @@ def test_torch_reads_the_prompt_into_the_same_bfloat16_cache(name: str, architec
     half.hidden(torch.tensor([prompt]), cache=ours, parts=[(1, len(prompt))])
     found = decoder(source, 16, architecture=architecture).step(ours, [Part(1, more)])
     true = source(torch.tensor([prompt + more]))[0, -1:]
-    assert distance(found, true) < 3e-2  # most of it is of the prompt, which torch read in bfloat16
+    assert distance(found, true) < 2e-2
 
 
 def test_a_step_that_does_not_fit_is_refused() -> None:

@@ -53,7 +53,8 @@ class _SummedLoss(torch.autograd.Function):
         for start in range(0, len(targets_n), chunk):
             hidden_cd, targets_c = hidden_nd[start : start + chunk], targets_n[start : start + chunk]
             taken, size = len(targets_c), _filled(len(targets_c), step)
-            hidden_cd = F.pad(hidden_cd, (0, 0, 0, size - taken))
+            if size > taken:
+                hidden_cd = F.pad(hidden_cd, (0, 0, 0, size - taken))
             logits_cv = torch.mm(hidden_cd, weight_vd.t(), out=memory_cv[:size])
             if rows_rd is not None and row_ids_r is not None:
                 own_rd = rows_rd.to(hidden_cd.dtype)

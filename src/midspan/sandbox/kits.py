@@ -63,14 +63,6 @@ def folder(name: str, version: str) -> Path:
     return Path(platformdirs.user_cache_dir("midspan"), "sandbox", f"{name}-{key}")
 
 
-def processor() -> str:
-    """What this processor can do: a snapshot of node is for its like alone."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith(("flags", "Features")):
-            return line
-    return ""
-
-
 def make(name: str, kit: Path) -> None:
     """Make a kit unless it is there. InputError or WorkError where that cannot be."""
     if not kit.is_dir():

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from midspan.errors import InputError, WorkError
+from midspan.native import processor
 from midspan.sandbox import endings, kits
 from midspan.sandbox.program import Program, Status
 
@@ -164,7 +165,7 @@ def find(name: str) -> Language:
 def kit(name: str) -> Path:
     """Where the kit of a language is, made or not: one for each version of its tools."""
     if name == "typescript":
-        made_of = f"{kits.TYPESCRIPT} {version('javascript')} {kits.processor()}"
+        made_of = f"{kits.TYPESCRIPT} {version('javascript')} {processor()}"  # a snapshot is for its like alone
     else:
         made_of = kits.JS_MD5 if name == "javascript" else version(name)
     return kits.folder(name, made_of)

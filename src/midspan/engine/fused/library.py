@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
 from functools import cache
@@ -20,6 +19,7 @@ from pathlib import Path
 from midspan.cache import cache_dir
 from midspan.errors import WorkError
 from midspan.files import atomic_file
+from midspan.native import processor
 
 SOURCE = Path(__file__).with_name("decode.cpp")
 HEADERS = ("numbers.h", "pairs.h", "products.h", "tiles.h")
@@ -85,7 +85,7 @@ def load(architecture: str = "native") -> ctypes.CDLL:
     """
     compiler = _compiler()
     identity = [SOURCE.with_name(name).read_bytes() for name in (SOURCE.name, *HEADERS)]
-    identity.append(repr((FLAGS, architecture, _version(compiler), _processor())).encode())
+    identity.append(repr((FLAGS, architecture, _version(compiler), processor())).encode())
     digest = hashlib.sha256(b"\0".join(identity)).hexdigest()
     path = cache_dir() / "kernels" / f"decode-{digest[:16]}.so"
     if not path.is_file():
@@ -138,12 +138,3 @@ def _compiler() -> str:
 
 def _version(compiler: str) -> str:
     return subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-
-
-def _processor() -> str:
-    """What `-march=native` looks at: another processor needs another file, even in a shared home."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "\n".join(next((x for x in lines if x.startswith(key)), "") for key in ("model name", "flags"))

@@ -3,6 +3,8 @@
 // AVX512-BF16 multiplies pairs of bfloat16 and adds both products to a float: no key is widened, which is most of the
 // work otherwise. Queries and the exponentials of scores are rounded to bfloat16 for it, as torch rounds them.
 #pragma once
+#include <type_traits>
+
 #include "numbers.h"
 
 namespace {
