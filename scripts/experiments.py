@@ -254,9 +254,10 @@ def table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
 
 
 def plot(experiment: Experiment, rows: list[dict[str, Any]]) -> str:
-    """Scores over temperature as lines; the others have their table alone."""
+    """Scores of one task over temperature as lines; the others have their table alone."""
+    asked = {(row["task"], row["variant"]) for row in rows}
     temperatures = sorted({row["temperature"] for row in rows})
-    if len(temperatures) > 1:
+    if len(asked) == 1 and len(temperatures) > 1:
         lines = []
         for metric in experiment.metrics:
             mine = {row["temperature"]: row["ours"] for row in rows if row["metric"] == metric}
