@@ -21,14 +21,19 @@ __all__ = ["tiny_base", "tiny_corpus", "tiny_recipe"]
 MACHINE = Machine(threads=1, gemm=5e11, copy=2e10, free=8 * 2**30)
 
 
-@pytest.mark.parametrize("method", ["full", "layers", "lora"])
-def test_a_tiny_recipe_is_measured(tiny_recipe: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "has_bfloat16"), [("full", True), ("full", False), ("layers", True), ("lora", True)]
+)
+def test_a_tiny_recipe_is_measured(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, method: str, has_bfloat16: bool
+) -> None:
+    monkeypatch.setattr("midspan.model.precision.has_bfloat16", lambda: has_bfloat16)
     recipe = load_recipe(tiny_recipe, [f"train.method={method}"])
     plan = plan_cpu(recipe, stage_of(recipe), MACHINE)
     assert plan.fits
     assert plan.tokens_per_second > 100
     assert 0 < plan.memory.parts["activations and working memory"] < 2**30
-    assert plan.memory.parts["weights"] == 2 * plan.stage.model.num_parameters()
+    assert plan.memory.parts["weights"] == (2 if has_bfloat16 else 4) * plan.stage.model.num_parameters()
 
 
 def test_activations_grow_with_rows(tiny_recipe: Path) -> None:
@@ -39,7 +44,8 @@ def test_activations_grow_with_rows(tiny_recipe: Path) -> None:
     assert working(8) > 2 * working(2)
 
 
-def test_what_cannot_fit_is_refused_without_trying() -> None:
+def test_what_cannot_fit_is_refused_without_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("midspan.model.precision.has_bfloat16", lambda: True)
     recipe = load_recipe(Path("recipes/code-llama/7b-code.toml"))
     plan = plan_cpu(recipe, stage_of(recipe), MACHINE)
     assert "does not fit this machine" in plan.advice[0]

@@ -101,7 +101,12 @@ def test_openais_client_asks_streams_and_leaves(checkpoint: Path, tmp_path: Path
             )
         before = metric(url, "midspan_cancelled_total")
         long = client.completions.create(
-            model="code", prompt="x = ", max_tokens=3900, temperature=1.0, stream=True
+            model="code",
+            prompt="x = ",
+            max_tokens=3900,
+            temperature=1.0,
+            stream=True,
+            logit_bias=endless(),  # type: ignore[arg-type]  # the client's type says int
         )
         for _, chunk in zip(range(3), long, strict=False):
             assert chunk.choices

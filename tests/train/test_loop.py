@@ -345,3 +345,29 @@ def test_the_metrics_and_the_recipe_are_json(tiny_recipe: Path, tmp_path: Path) 
     keys |= {"mfu", "memory_bytes", "data_seconds"}
     assert [set(json.loads(line)) for line in lines] == [keys] * 3
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["train"]["steps"] == 3
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_checkpoint_goes_on_where_the_processor_has_other_products(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """bfloat16 or, without it, float32: what is saved is the same."""
+    recipe = load_recipe(tiny_recipe, [f"train.method={method}"])
+    alone = Ranks(0, 1, torch.device("cpu"), None)
+    found = {}
+    for has in (False, True):
+        monkeypatch.setattr("midspan.model.precision.has_bfloat16", lambda has=has: has)
+        found[has] = Learner(recipe, alone)
+    plain, with_products = found[False], found[True]
+    assert (plain.precision, with_products.precision) == (torch.float32, torch.bfloat16)
+    for tensor in plain.optimizer.parameters.values():
+        tensor.data += 0.01
+    saved, target = plain.optimizer.state(), with_products.optimizer.state()
+    assert {name: (x.shape, x.dtype) for name, x in saved.items()} == {
+        name: (x.shape, x.dtype) for name, x in target.items()
+    }
+    for name, tensor in saved.items():
+        target[name].copy_(tensor)
+    with_products.optimizer.loaded()
+    for name, parameter in with_products.model.named_parameters():
+        assert torch.equal(parameter, plain.model.get_parameter(name).to(parameter.dtype)), name

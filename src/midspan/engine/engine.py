@@ -40,6 +40,7 @@ from midspan.fim import Example
 from midspan.fim.stops import StopRules
 from midspan.model import Llama
 from midspan.model.loss import token_losses
+from midspan.model.precision import held_in
 from midspan.model.quant import Bits
 from midspan.model.weights import load_model, read_config, tokenizer_path
 from midspan.model.weights.peft import attach, open_adapter
@@ -121,7 +122,7 @@ class Engine(Front):
     def load(
         name_or_path: str | Path,
         *,
-        dtype: torch.dtype = torch.bfloat16,
+        dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
         decoder: DecoderKind = "auto",
         bits: Bits = 8,
@@ -130,6 +131,7 @@ class Engine(Front):
         """The model that a name, a checkpoint's path or a run's folder means, with its tokenizer.
 
         Args:
+            dtype: of the weights; by itself what the device computes fastest (`held_in`).
             decoder, bits: who reads tokens, and in which weights where that is the fused step.
 
         Raises:
@@ -138,8 +140,10 @@ class Engine(Front):
         """
         path = resolve_model(name_or_path)
         tokenizer = Tokenizer.load(tokenizer_path(path))
+        config = read_config(path)
+        dtype = dtype or held_in(config, device)
         load = partial(load_model, path, dtype=dtype, device=device)
-        model = Deferred(read_config(path), load, dtype=dtype, device=device)
+        model = Deferred(config, load, dtype=dtype, device=device)
         return Engine._of(model, tokenizer, open_decoder(model, decoder, bits, path), options)
 
     def adapted(self, path: Path, **options: Any) -> Engine:

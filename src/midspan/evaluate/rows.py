@@ -202,7 +202,10 @@ def sign_flips(differences: Sequence[float], *, draws: int = 4000, seed: int = 0
 
 
 def _averages(rows: list[dict[str, Any]], named: Mapping[str, Any], average: str) -> list[dict[str, Any]]:
-    """The mean over groups, as papers give it over languages; its interval from those of the groups."""
+    """The mean over groups, as papers give it over languages; its interval from those of the groups.
+
+    Each side of it is made of the groups' same sides (Zou and Donner 2008, "MOVER"), so that shares stay shares.
+    """
     found = []
     mine = [r for r in rows if r["temperature"] == named["temperature"] and r["group"]]
     for metric in dict.fromkeys(row["metric"] for row in mine):
@@ -213,8 +216,10 @@ def _averages(rows: list[dict[str, Any]], named: Mapping[str, Any], average: str
         for gone in ("before", "before_interval", "difference", "difference_interval", "p", "test", "both"):
             row.pop(gone, None)
         mean = sum(r["ours"] for r in each) / len(each)
-        half = math.sqrt(sum((r["interval"][1] - r["interval"][0]) ** 2 for r in each)) / 2 / len(each)
-        row |= {"ours": _round(mean), "interval": [_round(mean - half), _round(mean + half)]}
+        below, above = (
+            math.sqrt(sum((r["interval"][side] - r["ours"]) ** 2 for r in each)) / len(each) for side in (0, 1)
+        )
+        row |= {"ours": _round(mean), "interval": [_round(mean - below), _round(mean + above)]}
         row |= {"n": sum(r["n"] for r in each), "samples": sum(r["samples"] for r in each)}
         if all("before" in r for r in each):
             row["before"] = _round(sum(r["before"] for r in each) / len(each))

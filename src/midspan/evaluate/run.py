@@ -71,7 +71,8 @@ class Evaluation:
     judges: Mapping[str, str] = field(default_factory=dict)
     mode: Mode = "compat"
     workers: int | None = None
-    dtype: torch.dtype = torch.bfloat16
+    dtype: torch.dtype | None = None
+    """Of the weights; by itself what the machine computes fastest."""
     decoder: DecoderKind = "torch"
     bits: Bits = 8
     max_batch: int = 32

@@ -19,6 +19,7 @@ from midspan.engine import Engine, Handle, Request
 from midspan.engine.decoder import DecoderKind, open_decoder
 from midspan.engine.front import Front
 from midspan.engine.remote import RemoteEngine
+from midspan.model.precision import held_in
 from midspan.model.quant import Bits
 from midspan.model.weights import load_model, read_config, tokenizer_path
 from midspan.tokenizer import Tokenizer
@@ -40,13 +41,15 @@ class Subject(Front):
         name: str,
         *,
         infills: bool = False,
-        dtype: torch.dtype = torch.bfloat16,
+        dtype: torch.dtype | None = None,
         decoder: DecoderKind = "torch",
         bits: Bits = 8,
         max_batch: int = 32,
     ) -> None:
         self.path = resolve_model(name)
         self._max_batch = max_batch
+        config = read_config(self.path)
+        dtype = dtype or held_in(config, "cpu")
         self._dtype, self._decoder, self._bits = dtype, decoder, bits
         if infills:
             base = open_base(str(self.path), dtype)
@@ -54,7 +57,7 @@ class Subject(Front):
             self._load: Callable[[], Any] = lambda: base_model(open_base(str(self.path), dtype), dtype)
         else:
             tokenizer = Tokenizer.load(tokenizer_path(self.path))
-            positions = read_config(self.path).max_positions
+            positions = config.max_positions
             self._load = lambda: load_model(self.path, dtype=dtype)
         super().__init__(tokenizer, max_positions=positions, speculate=False)
         self.name = name

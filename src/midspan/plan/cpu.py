@@ -22,11 +22,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from midspan.model import Llama
+from midspan.model.precision import computed_in
 from midspan.plan.hardware import GIB
 from midspan.plan.memory import Memory
 from midspan.plan.result import Plan, gib
 from midspan.plan.stage import Stage
-from midspan.plan.trial import PRECISIONS, Trial, random_rows
+from midspan.plan.trial import Trial, precision_of, random_rows
 from midspan.train.recipe import Recipe
 
 Clock = Callable[[], float]
@@ -42,7 +43,7 @@ class Machine:
 
     threads: int
     gemm: float
-    """bfloat16 products of 2,048 cubed, operations a second."""
+    """Products of 2,048 cubed, operations a second, in bfloat16 or what stands in for it here."""
     copy: float
     """Bytes read and written a second, copying 256 MiB."""
     free: float
@@ -51,7 +52,7 @@ class Machine:
 
 def measure_machine() -> Machine:
     """Time a product and a copy; about a second."""
-    a, b = (torch.randn(2048, 2048, dtype=torch.bfloat16) for _ in range(2))
+    a, b = (torch.randn(2048, 2048, dtype=computed_in(torch.bfloat16, "cpu")) for _ in range(2))
     source = torch.ones(64 << 20)
     target = torch.empty_like(source)
     product, copied = _seconds(lambda: a @ b, 5), _seconds(lambda: target.copy_(source), 3)
@@ -65,7 +66,7 @@ def measure_machine() -> Machine:
 
 def _trial(recipe: Recipe, stage: Stage, layers: int, num_rows: int) -> Trial:
     """A random model of some layers, ready to train."""
-    model = Llama(replace(stage.model, num_layers=layers)).to(PRECISIONS[recipe.train.precision])
+    model = Llama(replace(stage.model, num_layers=layers)).to(precision_of(recipe, "cpu"))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.shape[0] == stage.model.vocab_size:  # large, and nothing depends on what is in it
@@ -87,6 +88,8 @@ def plan_cpu(
         clock: `time.process_time` counts one core's work where others use the machine.
     """
     machine = machine or measure_machine()
+    if stage.states == "masters" and precision_of(recipe, "cpu") == torch.float32:
+        stage = replace(stage, states="float32")
     layers = stage.model.num_layers
     stage = replace(stage, rows_per_pass=min(stage.rows_per_pass, stage.rows_per_step))
     passes = stage.rows_per_step / stage.rows_per_pass
@@ -117,7 +120,7 @@ def plan_cpu(
     memory = _memory(recipe, stage)
     facts = {
         "threads": machine.threads,
-        "bf16_product_gflops": machine.gemm / 1e9,
+        "product_gflops": machine.gemm / 1e9,
         "memory_copy_gb_per_second": machine.copy / 1e9,
         "layers_timed": deep,
     }
@@ -133,7 +136,8 @@ def _plan(
     advice: tuple[str, ...],
     facts: dict[str, float],
 ) -> Plan:
-    note = f"this machine: {machine.threads} threads, {machine.gemm / 1e9:,.0f} GFLOP/s in bfloat16 products, "
+    name = str(computed_in(torch.bfloat16, "cpu")).removeprefix("torch.")
+    note = f"this machine: {machine.threads} threads, {machine.gemm / 1e9:,.0f} GFLOP/s in {name} products, "
     notes = [note + f"{machine.copy / 1e9:,.0f} GB/s copied, {gib(machine.free)} free; all measured now"]
     if stage.shape_from:
         notes.append(f"shape: {stage.shape_from}")

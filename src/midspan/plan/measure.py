@@ -10,7 +10,7 @@ import torch
 
 from midspan.errors import InputError
 from midspan.plan.stage import stage_of
-from midspan.plan.trial import PRECISIONS, Trial, random_rows
+from midspan.plan.trial import Trial, precision_of, random_rows
 from midspan.train import prepare_base
 from midspan.train.base import sentinel_ids
 from midspan.train.recipe import Recipe
@@ -32,7 +32,7 @@ def seconds_per_step(recipe: Recipe, timed: int = 3) -> float:
         InputError: the base is not here.
     """
     chats, row_tokens = recipe.data.chats, recipe.data.row_tokens
-    precision = PRECISIONS[recipe.train.precision]
+    precision = precision_of(recipe, "cuda" if torch.cuda.is_available() else "cpu")
     model, tokenizer = prepare_base(recipe.base, precision, recipe.model, chats=chats, row_tokens=row_tokens)
     if torch.cuda.is_available():
         model.to("cuda")

@@ -16,13 +16,13 @@ from midspan.model.lora import add_lora, train_rows
 from midspan.plan.stage import Stage
 from midspan.rows import Row
 from midspan.rows.segments import SEGMENT
-from midspan.train.learner import PRECISIONS
+from midspan.train.learner import precision_of
 from midspan.train.objective import Objective, join
 from midspan.train.optimizer import Optimizer
 from midspan.train.parallel import lighten
 from midspan.train.recipe import Recipe
 
-__all__ = ["PRECISIONS", "Trial", "random_rows"]
+__all__ = ["Trial", "precision_of", "random_rows"]
 
 
 class Trial:

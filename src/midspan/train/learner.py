@@ -19,6 +19,7 @@ from torch import distributed as dist
 
 from midspan.model import Llama, ModelConfig
 from midspan.model.lora import add_lora, train_rows
+from midspan.model.precision import computed_in
 from midspan.model.weights.assemble import empty
 from midspan.rows import Row
 from midspan.tokenizer import Tokenizer
@@ -32,7 +33,16 @@ from midspan.train.recipe import Recipe
 if TYPE_CHECKING:
     from midspan.train.pipeline import Pipeline
 
-PRECISIONS = {"bf16": torch.bfloat16, "bf16-states": torch.bfloat16, "fp32": torch.float32}
+
+def precision_of(recipe: Recipe, device: torch.device | str) -> torch.dtype:
+    """What a recipe's model computes in on a device.
+
+    With `bf16` that is bfloat16 where there are products of it and float32 otherwise. What the optimizer updates,
+    and what a checkpoint holds, is float32 in both: a run may go on on the other kind of processor.
+    """
+    if recipe.train.precision == "bf16-states":
+        return torch.bfloat16
+    return torch.float32 if recipe.train.precision == "fp32" else computed_in(torch.bfloat16, device)
 
 
 class Learner:
@@ -45,7 +55,7 @@ class Learner:
         """
         self._recipe, self._ranks = recipe, ranks
         self.layout = Layout.of(recipe.parallel, ranks.world, ranks.rank)
-        self.precision = PRECISIONS[recipe.train.precision]
+        self.precision = precision_of(recipe, ranks.device)
         self._meshes: Meshes | None = None
         self._pipeline: Pipeline | None = None
         self._ends: dist.ProcessGroup | None = None

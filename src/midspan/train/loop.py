@@ -82,6 +82,8 @@ def _train(
     keep_memory()
     console.print(f"loading {recipe.base}")
     learner = Learner(recipe, ranks)
+    if recipe.train.precision == "bf16" and learner.precision == torch.float32:
+        console.print("this processor has no bfloat16 products: the model is in float32, which is faster here")
     sources = open_sources(recipe.data)
     ranks.first(lambda: check_watch(recipe, learner.layout, sources))
     ranks.first(lambda: begin_run(run, recipe))
