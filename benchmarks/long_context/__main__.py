@@ -2,8 +2,8 @@
 
 The paper's section 3.3 in miniature (Figure 4a, Tables 17 and 18): a model trained at 512 tokens from nothing, and
 fine-tuned at 2,048 in three ways. Perplexity by position and key retrieval say what each is worth, up to twice the
-length of the fine-tuning. A model this small does not learn to look things up from code alone in minutes, so three
-tenths of its tokens, in every stage, are files with a planted function and the question about it.
+length of the fine-tuning. A model this small does not learn to look things up from code alone in minutes, so half
+of its tokens, in every stage, are files with a planted function and the question about it.
 
 Everything is kept in `--work`, so an interrupted run goes on where it was.
 """
@@ -56,7 +56,7 @@ def main() -> None:
     quick: bool = arguments.quick
     work = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    tokenizer = lay_out(work, num_keys=100 if quick else 5000)
+    tokenizer = lay_out(work, num_keys=100 if quick else 20_000)
     stages = load_lineage(HERE / "lineage", work / "runs", overrides(work, quick))
     run_lineage(stages, console=console)
     results = measure(work / "runs", tokenizer, Corpus.open(work / "code"), quick)
@@ -222,8 +222,8 @@ def markdown(results: dict[str, Any]) -> str:
 TEXT = """# Long context in miniature
 
 What the paper shows for 7B models at 4,096 and 16,384 tokens (Figure 4, Tables 17 and 18), on a model of 0.9
-million weights: trained from nothing at 512 tokens, fine-tuned for an eighth of its tokens at 2,048, and asked up
-to 4,096.
+million weights: trained from nothing at 512 tokens, fine-tuned for a twenty-fifth of its tokens at 2,048 (the
+paper: 20 of 500 billion), and asked up to 4,096.
 Made by `{command}` at commit {commit} on {hardware}.
 
 ## Key retrieval
@@ -238,8 +238,8 @@ Held-out files of 4,096 tokens and more, the same for every variant:
 {table}
 ![Perplexity over positions](long-context.svg)
 
-A model of this size learns to look things up only from files that ask for it: three tenths of the tokens of
-every stage are such files, of up to 512 tokens for the base and 2,048 for the fine-tuning. So the scores say how
+A model of this size learns to look things up only from files that ask for it: half of the tokens of every
+stage are such files, of up to 512 tokens for the base and 2,048 for the fine-tuning. So the scores say how
 far each treatment carries a skill, not how good the skill is.
 """
 
