@@ -1,18 +1,20 @@
-// The extension in a real VS Code, served to a browser: node code_server.mjs URL SHOT. A suggestion is waited for behind
-// the second line of app.py, looked at, taken with the tab key and saved; facts are printed as JSON.
+// An extension in a real VS Code, served to a browser: node code_server.mjs URL SHOT SIGN, where SIGN is what it says in
+// the status bar. A suggestion is waited for behind the second line of app.py, taken with the tab key and saved; facts
+// are printed as JSON.
 import { chromium } from "playwright-core";
 
-const [url, shot] = process.argv.slice(2);
+const [url, shot, sign] = process.argv.slice(2);
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
 const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
+process.on("uncaughtException", async (error) => {
+  console.error(error);
+  await page.screenshot({ path: shot });
+  process.exit(1);
+});
 await page.goto(url);
 await page.waitForSelector(".monaco-workbench", { timeout: 60000 });
-await page.waitForSelector("text=Midspan", { timeout: 60000 }); // the status bar: the extension runs
-await page.keyboard.press("Control+P");
-await page.waitForSelector(".quick-input-widget input");
-await page.keyboard.type("app.py");
-await page.waitForSelector(".quick-input-list .monaco-list-row >> text=app.py");
-await page.keyboard.press("Enter");
+await page.waitForSelector(`.statusbar-item >> text=${sign}`, { timeout: 60000 }); // the extension runs
+await page.dblclick(".explorer-folders-view >> text=app.py");
 await page.waitForSelector(".view-line >> text=retu");
 await page.keyboard.press("Control+G");
 await page.waitForSelector(".quick-input-widget input");
@@ -22,10 +24,9 @@ await page.keyboard.type("rn ", { delay: 250 }); // as a person does: the server
 await page.waitForSelector("[class*=ghost-text]", { timeout: 30000 });
 await page.waitForTimeout(300);
 const shown = await page.evaluate(() => [...document.querySelectorAll("[class*=ghost-text]")].map((x) => x.textContent).join(""));
-const status = await page.evaluate(() => [...document.querySelectorAll(".statusbar-item")].map((x) => x.textContent).find((x) => x.includes("Midspan")));
 await page.screenshot({ path: shot });
 await page.keyboard.press("Tab");
 await page.keyboard.press("Control+S");
 await page.waitForTimeout(1000);
-console.log(JSON.stringify({ shown, status }));
+console.log(JSON.stringify({ shown }));
 await browser.close();

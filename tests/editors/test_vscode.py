@@ -55,12 +55,23 @@ def test_one_command_makes_a_vsix(built: Path) -> None:
     assert all(f'"{name.removeprefix("midspan.")}"' in script for name in commands)
 
 
-def test_a_suggestion_in_code_server(built: Path, tmp_path: Path) -> None:
-    """CODE_SERVER names the command of an installed code-server; a browser types and takes the suggestion."""
+@pytest.mark.parametrize("extension", ["ours", "llama.vscode"])
+def test_a_suggestion_in_code_server(built: Path, tmp_path: Path, extension: str) -> None:
+    """CODE_SERVER names the command of an installed code-server; a browser types and takes the suggestion.
+
+    LLAMA_VSCODE names a .vsix of llama.vscode, which is asked to do the same.
+    """
     code, chromium = os.environ.get("CODE_SERVER"), shutil.which("chromium") or shutil.which("google-chrome")
     if not code or not chromium:
         pytest.skip("set CODE_SERVER to the command of a code-server, and install chromium")
-    subprocess.run(["npm", "run", "package"], cwd=built, capture_output=True, check=True)
+    vsix, sign, setting = built / "midspan.vsix", "Midspan", "midspan.url"
+    if extension == "ours":
+        subprocess.run(["npm", "run", "package"], cwd=built, capture_output=True, check=True)
+    else:
+        named = os.environ.get("LLAMA_VSCODE")
+        if named is None:
+            pytest.skip("set LLAMA_VSCODE to a .vsix of llama.vscode")
+        vsix, sign, setting = Path(named), "llama", "llama-vscode.endpoint"
     for name in ("package.json", "package-lock.json"):
         shutil.copy(CLIENTS / name, tmp_path)
     shutil.copy(Path(__file__).parent / "code_server.mjs", tmp_path)
@@ -74,12 +85,16 @@ def test_a_suggestion_in_code_server(built: Path, tmp_path: Path) -> None:
     file = tmp_path / "work" / "app.py"
     file.write_text(BEFORE + BEHIND)
     places = ["--user-data-dir", str(tmp_path / "user"), "--extensions-dir", str(tmp_path / "extensions")]
-    shutil.copy(built / "midspan.vsix", tmp_path)
-    added = [*code.split(), *places, "--install-extension", str(tmp_path / "midspan.vsix")]
+    added = [*code.split(), *places, "--install-extension", str(vsix)]
     done = subprocess.run(added, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     with served(tmp_path / "ours") as (url, _):
-        settings = {"midspan.url": url, "workbench.startupEditor": "none", "telemetry.telemetryLevel": "off"}
+        settings = {
+            setting: url,
+            "llama-vscode.ask_install_llamacpp": False,
+            "workbench.startupEditor": "none",
+            "telemetry.telemetryLevel": "off",
+        }
         (tmp_path / "user" / "User").mkdir(parents=True, exist_ok=True)
         (tmp_path / "user" / "User" / "settings.json").write_text(json.dumps(settings))
         with socket.socket() as free:
@@ -90,7 +105,7 @@ def test_a_suggestion_in_code_server(built: Path, tmp_path: Path) -> None:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as editor:
             try:
                 _listens(address)
-                asked = ["node", "code_server.mjs", f"http://{address}/?folder={file.parent}", "shot.png"]
+                asked = ["node", "code_server.mjs", f"http://{address}/?folder={file.parent}", "shot.png", sign]
                 environment = {**os.environ, "CHROMIUM": chromium}
                 done = subprocess.run(
                     asked, cwd=tmp_path, capture_output=True, text=True, timeout=180, env=environment

@@ -327,3 +327,14 @@ def test_the_page_of_interfaces_is_true(client: TestClient) -> None:
     page = client.get("/openapi.json").json()
     for path in ("/v1/completions", "/v1/fim/completions", "/infill", "/api/generate", "/v1/code/types"):
         assert "post" in page["paths"][path]
+
+
+def test_llama_cpps_clients_may_name_any_model(opened: Open) -> None:
+    """llama.vscode sends the name of its chat model along, which llama.cpp's server does not look at."""
+    client = opened(names=("tiny", "tiny:ours"))
+    for route, body in (
+        ("/infill", {"input_prefix": PREFIX, "input_suffix": SUFFIX, "n_predict": 4}),
+        ("/completion", {"prompt": PREFIX, "n_predict": 4}),
+    ):
+        for sent, answers in (("google/gemini-2.5-flash", "tiny"), ("tiny:ours", "tiny:ours"), ("", "tiny")):
+            assert posted(client, route, body | {"model": sent})["model"] == answers

@@ -71,14 +71,21 @@ class Models:
         """Those that answer."""
         return [self._served[name] for name in self._loaders if name in self._served]
 
-    def get(self, name: str | None) -> Served:
+    def get(self, name: str | None, *, strict: bool = True) -> Served:
         """The model that a client means; the first one where it names none.
+
+        Args:
+            name: as the client gave it.
+            strict: refuse a name that is not known. llama.cpp's server does not look at it, and its clients send
+                the name of whatever other model they were set to.
 
         Raises:
             ApiError: 404 for a name that is not known, 503 while it is loaded.
         """
         known = self.names
         chosen = known[0] if not name or name == "default" else name.removesuffix(":latest")
+        if chosen not in self._loaders and not strict:
+            chosen = known[0]
         if chosen not in self._loaders:
             raise ApiError(
                 404,

@@ -92,14 +92,14 @@ def router(parts: Parts) -> APIRouter:
     @routes.post("/infill")
     async def infill(body: LlamaInfillBody, http: HttpRequest) -> Response:
         """Write what stands between `input_prefix` and `input_suffix`."""
-        served = parts.models.get(body.model)
+        served = parts.models.get(body.model, strict=False)
         return await _answer(parts, body, served, http, lambda: _infill(parts, served, body), "infill")
 
     @routes.post("/completion")
     @routes.post("/completions", include_in_schema=False)
     async def completion(body: CompletionBody, http: HttpRequest) -> Response:
         """Go on with a text, or with ids."""
-        served = parts.models.get(body.model)
+        served = parts.models.get(body.model, strict=False)
         return await _answer(parts, body, served, http, lambda: _complete(parts, served, body), "complete")
 
     @routes.post("/tokenize")
