@@ -34,8 +34,8 @@ Clock = Callable[[], float]
 SECONDS = 5.0
 """That timing a recipe's steps may take, about."""
 BESIDE = 240 * 2**20
-"""Bytes that a run has and a trial has not: a vocabulary of 49,152 pieces (70 MiB), what compiling rows leaves behind
-(170 MiB). Measured, not derived."""
+"""Bytes that a run has and a trial has not: a vocabulary of 49,152 pieces (70 MiB), what compiling rows leaves
+behind (170 MiB). Measured, not derived."""
 HEADROOM = 0.95
 """Of the memory that is free now that a run may fill."""
 
