@@ -1,19 +1,10 @@
 import pytest
 import torch
 
-from midspan.model import ModelConfig, precision
+from midspan.model import PRESETS, precision
 from midspan.model.precision import computed_in, held_in
 
-BILLION = ModelConfig(
-    vocab_size=32_016,
-    hidden_size=2048,
-    intermediate_size=5632,
-    num_layers=22,
-    num_heads=32,
-    num_kv_heads=4,
-    head_dim=64,
-    max_positions=4096,
-)
+SEVEN = PRESETS["7b"]
 
 
 @pytest.mark.parametrize("has", [True, False])
@@ -28,11 +19,11 @@ def test_bfloat16_is_replaced_on_processors_without_it_and_nowhere_else(
 
 def test_a_model_that_would_fill_the_memory_stays_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_bfloat16", lambda: False)
-    size = 4 * BILLION.num_parameters()
+    size = 4 * SEVEN.num_parameters()
     monkeypatch.setattr(precision, "_memory", lambda: 2 * size)
-    assert held_in(BILLION, "cpu") == torch.float32
+    assert held_in(SEVEN, "cpu") == torch.float32
     monkeypatch.setattr(precision, "_memory", lambda: 2 * size - 1)
-    assert held_in(BILLION, "cpu") == torch.bfloat16
+    assert held_in(SEVEN, "cpu") == torch.bfloat16
 
 
 def test_this_machine_is_told_by_its_flags() -> None:
