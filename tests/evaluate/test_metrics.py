@@ -12,6 +12,8 @@ import pytest
 from scipy import optimize, stats
 
 from midspan.evaluate.metrics import bits, bootstrap, edit_similarity, smoothed_bleu, wilson
+from midspan.evaluate.rows import task_rows
+from midspan.evaluate.task import EXACT
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 8), (1, 8), (8, 8), (17, 50), (499, 1000)])
@@ -101,3 +103,23 @@ def test_bootstrap_of_a_ratio() -> None:
 
 def test_bits() -> None:
     assert bits(math.log(8)) == pytest.approx(3.0)
+
+
+def test_the_mean_of_groups_has_an_interval_of_shares() -> None:
+    """Half the width of both sides together reached below 0 where no group has a right answer."""
+    samples = [
+        {
+            "question": f"{group}/{number}",
+            "groups": [group],
+            "cluster": f"{group}/{number}",
+            "temperature": 0.0,
+            "scores": {"exact": 0.0},
+        }
+        for group in ("js", "java")
+        for number in range(20)
+    ]
+    rows = task_rows("made", "", [EXACT], samples, average="mean of languages")
+    (mean,) = (row for row in rows if row["group"] == "mean of languages")
+    low, high = mean["interval"]
+    assert low == mean["ours"] == 0
+    assert 0 < high < max(row["interval"][1] for row in rows)
