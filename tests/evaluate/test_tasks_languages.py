@@ -16,7 +16,7 @@ from midspan.evaluate.tasks.braces import until_closed
 from midspan.evaluate.tasks.humanevalpack import with_go_imports
 from midspan.evaluate.tasks.multipl_e import LANGUAGES, MultiplE
 from midspan.sandbox import Sandbox
-from midspan.sandbox.languages import require
+from midspan.sandbox.languages import require, require_libraries
 from midspan.tokenizer import Tokenizer
 
 ONCE = Decoding()
@@ -120,7 +120,7 @@ def test_humanevalpack_compiled(
 ) -> None:
     """A solution, a planted bug, and Go's number 72 and C++'s 38, whose rows are odd."""
     try:
-        require(language)
+        require_libraries(language)
     except InputError as error:
         pytest.skip(str(error))
 

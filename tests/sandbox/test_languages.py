@@ -9,7 +9,7 @@ import pytest
 
 from midspan.errors import InputError
 from midspan.sandbox import Limits, Program, Sandbox, doctor
-from midspan.sandbox.languages import LANGUAGES, kit, require
+from midspan.sandbox.languages import LANGUAGES, kit, require, require_libraries
 
 LIMITS = Limits(cpu_seconds=10, memory_bytes=2 << 30)
 
@@ -174,3 +174,16 @@ def test_the_doctor_names_libraries_that_some_programs_load(monkeypatch: pytest.
     assert row["ready"]
     assert row["missing"] == ["/nowhere/one.h", "/nowhere/two.h"]
     assert row["remedy"] == "apt-get install libone-dev libtwo-dev"
+
+
+def test_what_benchmarks_load_is_asked_for_before_they_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Without its crates a right program in Rust would be judged wrong."""
+    monkeypatch.setattr("midspan.sandbox.languages.kits.folder", lambda name, version: tmp_path / name)
+    try:
+        require("javascript")
+    except InputError as error:
+        pytest.skip(str(error))
+    with pytest.raises(InputError, match=r"javascript's benchmarks need js-md5 as well.*midspan sandbox prepare"):
+        require_libraries("javascript")
+    (tmp_path / "javascript").mkdir()
+    require_libraries("javascript")

@@ -44,7 +44,7 @@ from midspan.evaluate.task import Metric, Task
 from midspan.files import write_json
 from midspan.model.quant import Bits
 from midspan.sandbox import Mode, Sandbox
-from midspan.sandbox.languages import require
+from midspan.sandbox.languages import require_libraries
 from midspan.train import read_recipe
 
 Side = Literal["base", "model"]
@@ -118,7 +118,7 @@ class Evaluation:
         made = {named: make(named, data, settings) for named in self.tasks}
         for task in made.values():
             for language in task.languages:
-                require(language)
+                require_libraries(language)
         infilling = [named.name for named in made if TASKS[named.name].infills and subject.fim is None]
         if infilling:
             raise InputError(
