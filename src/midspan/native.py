@@ -29,11 +29,16 @@ if platform.machine() == "x86_64":
 
 
 @cache
-def compiled(source: Path) -> ctypes.CDLL | None:
+def compiled(source: Path, *defined: str, of_torch: bool = False) -> ctypes.CDLL | None:
     """The library of one C++ file, compiled the first time; None where that cannot be.
 
     Its parallel loops run on torch's own threads (the OpenMP library that torch has loaded): two pools on the
     same cores would wait for each other.
+
+    Args:
+        source: the file.
+        defined: names that are defined while it is compiled.
+        of_torch: it is written against torch's own classes (the headers of `c10`).
     """
     compiler = _compiler()
     if compiler is None or os.environ.get("MIDSPAN_NATIVE") == "0":
@@ -47,18 +52,35 @@ def compiled(source: Path) -> ctypes.CDLL | None:
         folder = cache_dir() / "kernels"
     except ImportError:  # a machine with torch and nothing else
         return None
-    identity = repr((FLAGS, str(openmp), _version(compiler), processor())).encode()
+    flags, libraries = _torch_flags() if of_torch else (FLAGS, ("-nodefaultlibs", "-lm", "-lc", "-lgcc"))
+    flags = (*flags, *(f"-D{name}" for name in defined))
+    identity = repr((flags, str(openmp), _version(compiler), processor(), _torch_version())).encode()
     digest = hashlib.sha256(source.read_bytes() + b"\0" + identity).hexdigest()[:16]
     path = folder / f"{source.stem}-{digest}.so"
     try:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as aside:
-                command = [compiler, *FLAGS, "-nodefaultlibs", str(source), str(openmp), "-lm", "-lc", "-lgcc"]
-                subprocess.run([*command, "-o", str(aside)], capture_output=True, check=True)
+                command = [compiler, *flags, str(source), str(openmp), *libraries, "-o", str(aside)]
+                subprocess.run(command, capture_output=True, check=True)
         return ctypes.CDLL(str(path))
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _torch_version() -> str:
+    import torch
+
+    return str(torch.__version__)
+
+
+def _torch_flags() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Flags and libraries for what is written against the torch of this process."""
+    import torch
+
+    home, abi = Path(torch.__file__).parent, int(torch.compiled_with_cxx11_abi())
+    flags = ("-std=c++20", "-O2", "-fPIC", "-shared", "-w", f"-D_GLIBCXX_USE_CXX11_ABI={abi}")
+    return (*flags, f"-I{home / 'include'}"), (f"-L{home / 'lib'}", "-lc10")
 
 
 def _compiler() -> str | None:

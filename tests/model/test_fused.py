@@ -1,4 +1,4 @@
-"""The fused block against the plain one: as close to float32 as plain bfloat16 is, the same bits every time."""
+"""The fused block against the plain one: in bfloat16 as close to float32, in float32 the same, and always the same bits."""
 
 from itertools import pairwise
 
@@ -100,6 +100,27 @@ def test_loss_and_gradients_are_as_close_to_float32_as_plain_bfloat16s(
         assert relative(grad, exact[2][name]) < 1.25 * relative(plain[2][name], exact[2][name]) + 1e-3, name
 
 
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_loss_and_gradients_in_float32_are_plain_float32s(
+    monkeypatch: pytest.MonkeyPatch, shape: str, packed: bool, lora: bool
+) -> None:
+    model = build(shape, torch.float32, lora=lora)
+    assert is_fusible(model.model.layers[0], torch.zeros(1, 2, 192))
+    loss, hidden, grads = run(model, packed=packed)
+    again = run(model, packed=packed)
+    assert again[0] == loss
+    assert all(torch.equal(grads[name], again[2][name]) for name in grads)
+    monkeypatch.setattr(llama, "is_fusible", lambda *_: False)
+    monkeypatch.setattr(kernels, "fits", lambda _: False)
+    plain = run(model, packed=packed)
+    assert loss == pytest.approx(plain[0], rel=1e-6)
+    assert relative(hidden, plain[1]) < 2e-6
+    for name, grad in grads.items():
+        assert relative(grad, plain[2][name]) < 1e-5, name
+
+
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(9, 3, 64), (2, 2, 128), (4, 1, 32)])
 def test_the_attention_kernels_gradients_are_those_of_float32(heads: int, kv_heads: int, dim: int) -> None:
     bounds = (0, 1, 64, 65, 200, 333)
@@ -134,8 +155,9 @@ def test_the_gradient_of_a_matrix_is_a_plain_product(sizes: tuple[int, int, int]
     assert relative(weight_gradient(grad, x), grad.float().t() @ x.float()) < 3e-3
 
 
-def test_the_softmax_pass_survives_extremes() -> None:
-    logits = torch.randn(5, 1000).bfloat16()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_softmax_pass_survives_extremes(dtype: torch.dtype) -> None:
+    logits = torch.randn(5, 1000).to(dtype)
     logits[0] = 300.0
     logits[1, 7] = 1e4
     logits[2] = -1e4
@@ -144,7 +166,11 @@ def test_the_softmax_pass_survives_extremes() -> None:
     error = logits.float().softmax(dim=1) - F.one_hot(targets, 1000)
     losses = kernels.softmax_loss(logits, targets, want_error=True)
     torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-5)
-    assert relative(logits, error) < 3e-3
+    assert relative(logits, error) < (3e-3 if dtype == torch.bfloat16 else 1e-6)
+    logits[3, 5] = torch.nan
+    logits[4, 5] = -torch.inf
+    losses = kernels.softmax_loss(logits, targets, want_error=False)
+    assert losses.isfinite().tolist() == [True, True, True, False, True]
 
 
 def test_chunks_of_the_loss_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +184,7 @@ def test_chunks_of_the_loss_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
         assert relative(a, b) < 3e-3
 
 
-def test_what_is_not_plain_bfloat16_on_a_cpu_takes_the_plain_way() -> None:
+def test_what_is_not_plain_and_of_one_type_on_a_cpu_takes_the_plain_way() -> None:
     block = build("grouped", torch.bfloat16, lora=False).model.layers[0]
     x = torch.zeros(1, 2, 192).bfloat16()
     assert is_fusible(block, x)

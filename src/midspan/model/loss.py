@@ -9,8 +9,10 @@ The logits of a 49,152-piece vocabulary at 4,096 positions are 800 MB in float32
 The gradients are made where the logits are at hand, in the forward pass, and only scaled in the backward pass:
 that is one product with the vocabulary's matrix less than computing each chunk's logits again. A matrix that is
 frozen gets none, nor does its share of the work get done; rows that train in place of frozen ones get theirs.
-For bfloat16 on a CPU, loss and error are one compiled pass over the logits. Elsewhere torch's own
-`F.linear_cross_entropy` does the same for a plain matrix that trains, a third faster, where torch has it.
+On a CPU, loss and error are one compiled pass over the logits, where there is a compiler.
+
+Not torch's `F.linear_cross_entropy`: unless it is given options it holds all logits, three times, and with them it
+took 2.5 to 4 times as long on two cores.
 """
 
 from __future__ import annotations
@@ -25,10 +27,12 @@ from midspan.model.fused import kernels
 from midspan.model.lora import RowsHead
 
 CHUNK = 1024
+"""Positions whose bfloat16 logits are held at once; half as many in float32."""
+_BLOCK = 32
+"""Positions whose loss plain torch makes at once on a CPU, in buffers that stay near the core."""
 _STEP = 64
 """On a CPU positions are filled up to a multiple of this with rows of zeros: oneDNN makes kernels for each number
 of rows that it meets and keeps them, some megabytes each, so that a run of many numbers only grows."""
-_FUSED = getattr(F, "linear_cross_entropy", None)  # torch 2.12 and later
 
 
 class _SummedLoss(torch.autograd.Function):
@@ -48,7 +52,7 @@ class _SummedLoss(torch.autograd.Function):
         grad_rows = torch.zeros_like(rows_rd) if rows_rd is not None and ctx.needs_input_grad[2] else None
         total = hidden_nd.new_zeros((), dtype=torch.float32)
         step = _STEP if hidden_nd.device.type == "cpu" else 1
-        chunk = min(CHUNK, _filled(len(targets_n), step))
+        chunk = _filled(min(CHUNK * 2 // hidden_nd.element_size(), len(targets_n)), step)
         memory_cv = hidden_nd.new_empty((chunk, len(weight_vd)))
         for start in range(0, len(targets_n), chunk):
             hidden_cd, targets_c = hidden_nd[start : start + chunk], targets_n[start : start + chunk]
@@ -72,10 +76,13 @@ class _SummedLoss(torch.autograd.Function):
                 if rows_rd is not None and row_ids_r is not None:
                     grad_hidden[start : start + taken] += (error_cr @ own_rd)[:taken]
             if ctx.needs_input_grad[1]:
-                part_vd = error_cv.T @ hidden_cd
-                if chunk < len(targets_n):  # of several parts, the sum is float32
-                    part_vd = part_vd.float() if grad_weight is None else grad_weight.add_(part_vd)
-                grad_weight = part_vd
+                if grad_weight is None:  # of several parts, the sum is float32
+                    grad_weight = error_cv.T @ hidden_cd
+                    grad_weight = grad_weight.float() if chunk < len(targets_n) else grad_weight
+                elif grad_weight.dtype == error_cv.dtype:
+                    grad_weight.addmm_(error_cv.T, hidden_cd)
+                else:
+                    grad_weight += error_cv.T @ hidden_cd
             if grad_rows is not None:
                 grad_rows += error_cr.T @ hidden_cd
         ctx.save_for_backward(
@@ -99,13 +106,16 @@ def _loss_and_error(logits_cv: Tensor, targets_c: Tensor, *, want_error: bool) -
     """The summed loss; the logits become softmax - one-hot where that is wanted."""
     if kernels.fits(logits_cv):
         return kernels.softmax_loss(logits_cv, targets_c, want_error=want_error).sum()
-    targets_c1 = targets_c[:, None]
-    log_probs_cv = F.log_softmax(logits_cv, dim=1, dtype=torch.float32)
-    loss = -log_probs_cv.gather(1, targets_c1).sum()
-    if want_error:
-        error_cv = log_probs_cv.exp_()
-        error_cv.scatter_add_(1, targets_c1, error_cv.new_full((len(targets_c1), 1), -1.0))
-        logits_cv.copy_(error_cv)
+    block = _BLOCK if logits_cv.device.type == "cpu" else len(logits_cv)
+    loss = logits_cv.new_zeros((), dtype=torch.float32)
+    for logits_bv, targets_b in zip(torch.split(logits_cv, block), torch.split(targets_c, block), strict=True):
+        targets_b1 = targets_b[:, None]
+        log_probs_bv = F.log_softmax(logits_bv, dim=1, dtype=torch.float32)
+        loss -= log_probs_bv.gather(1, targets_b1).sum()
+        if want_error:
+            error_bv = log_probs_bv.exp_()
+            error_bv.scatter_add_(1, targets_b1, error_bv.new_full((len(targets_b1), 1), -1.0))
+            logits_bv.copy_(error_bv)
     return loss
 
 
@@ -122,9 +132,6 @@ def cross_entropy_sum(hidden_nd: Tensor, head: nn.Linear | RowsHead, targets_n: 
     """
     if len(targets_n) == 0:
         return hidden_nd.float().sum() * 0.0  # keeps the graph: a backward pass is still possible
-    trains = isinstance(head, nn.Linear) and head.weight.requires_grad
-    if _FUSED is not None and trains and not kernels.fits(hidden_nd):
-        return _FUSED(hidden_nd, head.weight, targets_n, reduction="sum").float()
     if isinstance(head, RowsHead):
         weight, rows, row_ids = head.table.frozen, head.table.rows, head.table.token_ids
     else:

@@ -186,8 +186,8 @@ def _memory(recipe: Recipe, stage: Stage, resident: float) -> Memory:
         trial = _trial(recipe, stage, layers, passes * stage.rows_per_pass)
         trial.backward()
         trial.step()
-        backward = _peak_bytes(trial.backward)
-        peaks.append((backward, _peak_bytes(trial.step)))
+        backward = peak_bytes(trial.backward)
+        peaks.append((backward, peak_bytes(trial.step)))
         del trial
     held = []
     for (peak_1, rest_1), (peak_3, rest_3) in zip(*peaks, strict=True):
@@ -240,7 +240,7 @@ def _seconds(call: Callable[[], Any], runs: int, clock: Clock = time.perf_counte
     return statistics.median(found)
 
 
-def _peak_bytes(call: Callable[[], Any]) -> tuple[int, int]:
+def peak_bytes(call: Callable[[], Any]) -> tuple[int, int]:
     """The most that a call holds at once above what was there before, and what it leaves behind."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # it would tell standard error that it begins and ends
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:

@@ -19,18 +19,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from midspan.model.loss import CHUNK
 from midspan.plan.hardware import GIB
 from midspan.plan.stage import Layout, Stage, layer_parameters, projections
 
 FRAMEWORK = 1.1 * GIB
 """CUDA context, cuBLAS and NCCL buffers of a process; measured by others as 0.8 to 1.5 GiB."""
 LOSS_BYTES = {"fused": 0.0, "chunked": 5.75, "whole": 14.0}
-"""Bytes a logit: never whole (ours), bfloat16 logits and their gradient with chunks in float32 (torchtune's
-chunked loss), or everything in float32 once more (a plain cross-entropy)."""
+"""Bytes a logit: never whole (ours, 12 for those of a chunk), bfloat16 logits and their gradient with chunks in
+float32 (torchtune's chunked loss), or everything in float32 once more (a plain cross-entropy)."""
 NF4 = 0.5 + 2 / 64
 """Bytes of a four-bit number with its share of a scale."""
-LOSS_CHUNK = 4096
-"""Positions whose logits a fused loss holds, at 12 bytes a logit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +130,7 @@ def gpu_memory(stage: Stage, layout: Layout, *, loss: str = "fused") -> Memory:
         working += 2 * 2 * kv * stage.rows_per_pass * stage.row_tokens
     logits = tokens * c.vocab_size / layout.tensor
     if loss == "fused":
-        losses = 12 * min(logits, LOSS_CHUNK * c.vocab_size / layout.tensor) + 4.0 * tokens * c.hidden_size
+        losses = 12 * min(logits, CHUNK * c.vocab_size / layout.tensor) + 4.0 * tokens * c.hidden_size
         losses += 4.0 * embedding / layout.tensor if stage.method == "full" else 0.0
     else:
         losses = LOSS_BYTES[loss] * logits

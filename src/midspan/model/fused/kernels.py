@@ -16,14 +16,15 @@ from torch import Tensor
 
 from midspan.native import compiled
 
-_NAMES = ("norm", "norm_backward", "swiglu", "swiglu_backward", "rotate", "gather", "transpose", "softmax_loss")
+_NAMES = ("norm", "norm_backward", "swiglu", "swiglu_backward", "rotate", "gather", "softmax_loss")
+_DEFINED = {torch.bfloat16: (), torch.float32: ("FLOAT32",)}
 BLOCKS = 32  # of rows, whose sums are added in this order whatever the number of threads
 
 
 @cache
-def library() -> Any:
-    """The compiled kernels, or None where there is no compiler."""
-    found = compiled(Path(__file__).with_name("kernels.cpp"))
+def library(dtype: torch.dtype = torch.bfloat16) -> Any:
+    """The compiled kernels for bfloat16 or float32, or None where there is no compiler."""
+    found = compiled(Path(__file__).with_name("kernels.cpp"), *_DEFINED[dtype])
     if found is not None:
         for name in _NAMES:
             getattr(found, f"midspan_{name}").restype = None
@@ -31,10 +32,11 @@ def library() -> Any:
 
 
 def fits(x: Tensor) -> bool:
-    """Whether the kernels can read a tensor: bfloat16 on a CPU, a C++ compiler, no graph being compiled."""
-    if x.dtype != torch.bfloat16 or x.device.type != "cpu" or type(x) is not Tensor:
+    """Whether the kernels can read a tensor: of a type that they know, on a CPU with a C++ compiler, and no graph
+    being compiled."""
+    if x.dtype not in _DEFINED or x.device.type != "cpu" or type(x) is not Tensor:
         return False
-    return not torch.compiler.is_compiling() and library() is not None
+    return not torch.compiler.is_compiling() and library(x.dtype) is not None
 
 
 @cache
@@ -47,14 +49,20 @@ def attention_library() -> Any:
     return found
 
 
-def keep_memory() -> None:
-    """For the rest of the process, keep freed memory for the next step; a step asks for the same again."""
-    if library() is not None:
-        library().midspan_keep_memory()
+def keep_memory() -> bool:
+    """For the rest of the process, keep freed tensors' memory for the next ones; a step asks for the same again.
+
+    What the process holds for tensors is the most that they ever were at once. False where `memory.cpp` cannot be
+    compiled: memory is then as torch has it.
+    """
+    found = compiled(Path(__file__).with_name("memory.cpp"), of_torch=True)
+    if found is not None:
+        found.midspan_keep_memory()
+    return found is not None
 
 
-def _call(name: str, *arguments: Tensor | int | float | None) -> None:
-    _call_in(library(), name, *arguments)
+def _call(name: str, first: Tensor, *arguments: Tensor | int | float | None) -> None:
+    _call_in(library(first.dtype), name, first, *arguments)
 
 
 def _call_in(found: Any, name: str, *arguments: Tensor | int | float | None) -> None:
@@ -128,7 +136,7 @@ def gather(q_nhe: Tensor, k_nhe: Tensor, v_nhe: Tensor, cos_ne: Tensor, sin_ne: 
 
 
 def transposed(x_nd: Tensor) -> Tensor:
-    """A matrix turned, in memory too."""
+    """A bfloat16 matrix turned, in memory too."""
     out_dn = x_nd.new_empty((x_nd.shape[1], len(x_nd)))
     _call("transpose", x_nd, out_dn, *x_nd.shape)
     return out_dn
@@ -144,6 +152,8 @@ def attention_backward(
     bounds: tuple[int, ...],
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Gradients (n, h, e) of queries, and of keys and values for each query head; None where it has no kernel."""
+    if q_hne.dtype != torch.bfloat16:
+        return None
     heads, rows, dim = q_hne.shape
     longest = max(b - a for a, b in itertools.pairwise(bounds))
     found = attention_library()

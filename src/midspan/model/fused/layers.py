@@ -123,7 +123,7 @@ class _SwiGlu(torch.autograd.Function):
 
 
 def is_fusible(module: nn.Module, x: Tensor) -> bool:
-    """Whether a module can run in few passes: bfloat16 on a CPU, plain tensors, nothing hooked in between.
+    """Whether a module can run in few passes: on a CPU, plain tensors of one type, nothing hooked in between.
 
     Tensors that are spread over processes, quantised matrices and graphs being compiled take the plain way.
     """
@@ -132,9 +132,11 @@ def is_fusible(module: nn.Module, x: Tensor) -> bool:
     for child in module.modules():
         if child is not module and (child._forward_hooks or child._forward_pre_hooks):
             return False
+        if isinstance(child, nn.Linear) and type(child) is not nn.Linear:  # float8 multiplies otherwise
+            return False
     parameters = list(module.named_parameters())
     for name, parameter in parameters:
-        dtype = torch.float32 if ".lora_" in name else torch.bfloat16
+        dtype = torch.float32 if ".lora_" in name else x.dtype
         if type(parameter) is not nn.Parameter or parameter.dtype != dtype or not parameter.is_contiguous():
             return False
     return bool(parameters)  # none: it stands for a layer that another pipeline stage has

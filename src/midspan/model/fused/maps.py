@@ -100,7 +100,9 @@ class Maps:
 
 
 def weight_gradient(grad_no: Tensor, x_nd: Tensor) -> Tensor:
-    """grad^T x (o, d). Torch turns an operand slowly on its way into a product: the narrower one comes turned."""
+    """grad^T x (o, d). Torch turns bfloat16 slowly on its way into a product: the narrower operand comes turned."""
+    if grad_no.dtype != torch.bfloat16:
+        return grad_no.t() @ x_nd
     if x_nd.shape[1] < grad_no.shape[1]:
         return kernels.transposed(kernels.transposed(x_nd) @ grad_no)
     return kernels.transposed(grad_no) @ x_nd
