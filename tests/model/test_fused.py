@@ -1,4 +1,4 @@
-"""The fused block against the plain one: in bfloat16 as close to float32, in float32 the same; always the same bits."""
+"""The fused block against the plain one: as close to float32, or in float32 the same; and always the same bits."""
 
 from itertools import pairwise
 

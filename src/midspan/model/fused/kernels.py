@@ -32,7 +32,7 @@ def library(dtype: torch.dtype = torch.bfloat16) -> Any:
 
 
 def fits(x: Tensor) -> bool:
-    """Whether the kernels can read a tensor: a type they know, on a CPU with a compiler, no graph being compiled."""
+    """Whether the kernels can read a tensor: a type they know, on a CPU with a compiler, in no compiled graph."""
     if x.dtype not in _DEFINED or x.device.type != "cpu" or type(x) is not Tensor:
         return False
     return not torch.compiler.is_compiling() and library(x.dtype) is not None

@@ -100,7 +100,7 @@ class Maps:
 
 
 def weight_gradient(grad_no: Tensor, x_nd: Tensor) -> Tensor:
-    """grad^T x (o, d). On its way into a product torch turns bfloat16 slowly: the narrower operand comes turned."""
+    """grad^T x (o, d). Torch turns bfloat16 slowly for a product, so the narrower operand comes turned."""
     if grad_no.dtype != torch.bfloat16:
         return grad_no.t() @ x_nd
     if x_nd.shape[1] < grad_no.shape[1]:
