@@ -5,6 +5,9 @@ to all of them: time and memory of a pass are linear in the number of layers.
 
     seconds of a pass = ends + layers x layer        peak bytes of a pass = ends + layers x layer
 
+A layer is timed without the ends: at few layers they take most of a pass, and a tenth more or less of them would
+be several layers.
+
 Nothing needs the base to be here. Bytes are those that torch's allocator hands out, seen by its profiler; what the
 process has beside them (Python, torch, libraries) is read from the system.
 """
@@ -105,14 +108,15 @@ def plan_cpu(
     trial = _trial(recipe, stage, 1, stage.rows_per_pass)
     trial.backward()  # the first of its kind: kernels are made
     trial.step()
-    one = _pass_seconds(trial, 2, clock)
-    deep = max(2, min(layers, int(SECONDS / 3 / one)))  # every layer costs less than all of this one
+    one = _pass_seconds(trial, trial.backward, 2, clock)
+    shallow = _pass_seconds(trial, trial.layers, 2, clock)
     del trial
+    deep = max(4, min(layers, int(SECONDS / 3 / shallow)))
     trial = _trial(recipe, stage, deep, stage.rows_per_pass)
     trial.backward()
     trial.step()
-    many = _pass_seconds(trial, 3, clock)
-    layer = (many - one) / (deep - 1)
+    many = _pass_seconds(trial, trial.layers, 3, clock)
+    layer = (many - shallow) / (deep - 1)
     step = _optimizer_seconds(trial, clock)
     trained = trial.trained
     del trial
@@ -212,9 +216,9 @@ def _memory(recipe: Recipe, stage: Stage, resident: float) -> Memory:
     )
 
 
-def _pass_seconds(trial: Trial, runs: int, clock: Clock) -> float:
+def _pass_seconds(trial: Trial, work: Callable[[], None], runs: int, clock: Clock) -> float:
     def once() -> None:
-        trial.backward()
+        work()
         trial.forget()
 
     return _seconds(once, runs, clock)

@@ -61,6 +61,12 @@ class Trial:
         for one in self._passes:
             torch.autograd.backward(self._objective(one) / targets)
 
+    def layers(self) -> None:
+        """Forward and backward through the layers alone, without head and loss."""
+        for one in self._passes:
+            hidden_1ld = self._objective.llama.hidden(one.ids_bl, segments=one.segments)
+            torch.autograd.backward(hidden_1ld, torch.ones_like(hidden_1ld))
+
     def step(self) -> None:
         """The optimizer's step."""
         self._optimizer.step(0)
