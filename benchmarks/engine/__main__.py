@@ -25,6 +25,7 @@ from benchmarks.harness import Bench
 from midspan.engine.fused import FusedDecoder, packed_weights
 from midspan.engine.runner import Part, TorchRunner
 from midspan.model import KVCache, Llama
+from midspan.model.precision import held_in
 from midspan.model.quant import Bits
 
 STEPS = ("decode", "batch", "prefill", "start", "quality")
@@ -136,6 +137,7 @@ def decode(bench: Bench, subject: Subject, model: Llama, peers: Peers, asked: li
 def prefill(bench: Bench, subject: Subject, model: Llama, peers: Peers, lengths: tuple[int, ...]) -> None:
     """Whole prompts, the logits of the last token, read as the engine reads them by default, in 8 bits."""
     transformers = Transformers(model.config.to_hf(), model.state_dict())
+    model = model.to(held_in(model.config, "cpu"))  # as an engine holds it
     fused = FusedDecoder(model.config, packed_weights(model, 8), bits=8, threads=bench.threads)
     for length in lengths:
         cache = KVCache(model.config, capacity=length, dtype=torch.bfloat16)

@@ -25,6 +25,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "eights.h"
 #include "numbers.h"
 #include "pairs.h"
 #include "products.h"
@@ -525,8 +526,11 @@ struct Decoder {
     const int e = kDim ? kDim : dim;
     const float scale = 1.0f / std::sqrt(float(e));
     constexpr bool kPairs = kHasPairs && kDim && kDim % 32 == 0 && std::is_same_v<Number, uint16_t>;
+    constexpr bool kEights = !kPairs && kHasEights && kDim;
     if constexpr (kPairs) {
       scores_by_pairs<kDim>(k, tile, groups, mine.queries.data(), scale, mine.scores.data());
+    } else if constexpr (kEights) {
+      scores_by_eights<kDim>(k, tile, groups, mine.queries.data(), scale, mine.scores.data());
     } else if (kDim) {
       for (int j0 = 0; j0 < tile; j0 += 16)
         for (int g = 0; g < groups; g++) {
@@ -562,7 +566,7 @@ struct Decoder {
       for (int i = 0; i < 16; i++) total += sums[i];
       p[0] = most, p[1] = p[1] * kept + total;
       mine.kept[g] = kept;
-      if constexpr (kPairs) continue;  // below, of several queries at once
+      if constexpr (kPairs || kEights) continue;  // below, of several queries at once
       if (kDim) {
         Lanes sum[kLanes];
         for (int i = 0; i < kLanes; i++) sum[i] = lanes(y + 16 * i) * kept;
@@ -577,6 +581,8 @@ struct Decoder {
     }
     if constexpr (kPairs)
       values_by_pairs<kDim>(v, tile, groups, mine.scores.data(), mine.kept.data(), to + 2, e + 2);
+    if constexpr (kEights)
+      values_by_eights<kDim>(v, tile, groups, mine.scores.data(), mine.kept.data(), to + 2, e + 2);
   }
 
   // Many tokens: 32 queries against 64 keys at a time. Threads share out heads and runs of 128 queries.

@@ -22,7 +22,7 @@ from midspan.files import atomic_file
 from midspan.native import processor
 
 SOURCE = Path(__file__).with_name("decode.cpp")
-HEADERS = ("numbers.h", "pairs.h", "products.h", "tiles.h")
+HEADERS = ("eights.h", "numbers.h", "pairs.h", "products.h", "tiles.h")
 # Sums may be reordered into vector code; infinities and NaNs keep their meaning, and no global mode is changed.
 FLAGS = (
     *("-std=c++20", "-O3", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-fno-trapping-math"),

@@ -146,6 +146,39 @@ inline void block_int(const uint8_t* w, const Tokens& a, int t0, float (*out)[kR
 #endif
 
 // bfloat16 weights times float tokens: a 32-bit lane holds columns 2j (low) and 2j + 1 (high) of its row.
+#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+template <int M>
+inline void block_bf16(const uint8_t* w, const Tokens& a, int t0, float (*out)[kRows]) {
+  if constexpr (M > 4) {  // in as many registers as there are
+    block_bf16<4>(w, a, t0, out);
+    block_bf16<M - 4>(w, a, t0 + 4, out + 4);
+  } else {
+    constexpr int kHalves = M > 2 ? 1 : 2;  // of sixteen rows at once
+    const float* x = a.x.data() + size_t(t0) * a.columns;
+    const __m256i high = _mm256_set1_epi32(0xffff0000);
+    for (int h0 = 0; h0 < 2; h0 += kHalves) {
+      __m256 even[M][kHalves], odd[M][kHalves];
+      for (int t = 0; t < M; t++)
+        for (int h = 0; h < kHalves; h++) even[t][h] = odd[t][h] = _mm256_setzero_ps();
+      const uint8_t* at = w + 32 * h0;
+      for (int k = 0; k < a.columns; k += 2, at += 64)
+        for (int h = 0; h < kHalves; h++) {
+          const __m256i both = _mm256_load_si256((const __m256i*)(at + 32 * h));
+          const __m256 left = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
+          const __m256 right = _mm256_castsi256_ps(_mm256_and_si256(both, high));
+          for (int t = 0; t < M; t++) {
+            const float* token = x + size_t(t) * a.columns + k;
+            even[t][h] = _mm256_fmadd_ps(left, _mm256_broadcast_ss(token), even[t][h]);
+            odd[t][h] = _mm256_fmadd_ps(right, _mm256_broadcast_ss(token + 1), odd[t][h]);
+          }
+        }
+      for (int t = 0; t < M; t++)
+        for (int h = 0; h < kHalves; h++)
+          _mm256_storeu_ps(out[t] + 8 * (h0 + h), _mm256_add_ps(even[t][h], odd[t][h]));
+    }
+  }
+}
+#else
 template <int M>
 inline void block_bf16(const uint8_t* w, const Tokens& a, int t0, float (*out)[kRows]) {
   Lanes sum[M][2] = {};
@@ -164,6 +197,7 @@ inline void block_bf16(const uint8_t* w, const Tokens& a, int t0, float (*out)[k
     std::memcpy(out[t], &total, 64);
   }
 }
+#endif
 
 using Block = void (*)(const uint8_t*, const Tokens&, int, float (*)[kRows]);
 
