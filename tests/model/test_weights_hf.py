@@ -1,6 +1,8 @@
 """Hugging Face folders: ours read by transformers, transformers' read by us, and every way to be wrong."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -218,3 +220,15 @@ def test_a_shape_that_config_json_cannot_express_is_refused(tmp_path: Path) -> N
     config: ModelConfig = replace(SHAPES["tied"].config, qkv_bias=True)
     with pytest.raises(InputError, match="cannot express"):
         write_hf(tmp_path / "model", random_state(config), config)
+
+
+def test_a_model_is_read_without_torchs_compiler(tmp_path: Path) -> None:
+    """Initial values of matrices without storage would import it, for seconds."""
+    config = next(iter(SHAPES.values())).config
+    write_hf(tmp_path / "model", model_with(config, random_state(config)), config)
+    text = (
+        "import sys\nfrom midspan.model.weights import load_model\n"
+        f"load_model({str(tmp_path / 'model')!r})\nsys.exit('torch._dynamo' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

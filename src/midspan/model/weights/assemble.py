@@ -7,18 +7,32 @@ as it arrives: the peak is the model and one tensor.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from midspan.errors import InputError
 from midspan.model.config import ModelConfig
 from midspan.model.llama import Llama
 
 
+class _NoInitialValues(TorchFunctionMode):
+    """Without storage they have no effect, and torch imports its compiler to find that out: 2.7 seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def empty(config: ModelConfig) -> Llama:
     """A Llama without storage."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialValues():
         return Llama(config)
 
 
