@@ -74,6 +74,20 @@ def run(model: Llama, *, packed: bool) -> tuple[float, Tensor, Grads]:
     )
 
 
+def run_twice(model: Llama, *, packed: bool) -> tuple[float, Tensor, Grads]:
+    """As `run`, and the same bits the second time."""
+    loss, hidden, grads = run(model, packed=packed)
+    again = run(model, packed=packed)
+    assert again[0] == loss
+    assert all(torch.equal(grads[name], again[2][name]) for name in grads)
+    return loss, hidden, grads
+
+
+def take_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama, "is_fusible", lambda *_: False)
+    monkeypatch.setattr(kernels, "fits", lambda _: False)
+
+
 @pytest.mark.skipif(
     not has_bfloat16(), reason="torch rounds elsewhere where the processor has no bfloat16 products"
 )
@@ -85,12 +99,8 @@ def test_loss_and_gradients_are_as_close_to_float32_as_plain_bfloat16s(
 ) -> None:
     model = build(shape, torch.bfloat16, lora=lora)
     assert is_fusible(model.model.layers[0], torch.zeros(1, 2, 192).bfloat16())
-    loss, hidden, grads = run(model, packed=packed)
-    again = run(model, packed=packed)
-    assert again[0] == loss
-    assert all(torch.equal(grads[name], again[2][name]) for name in grads)
-    monkeypatch.setattr(llama, "is_fusible", lambda *_: False)
-    monkeypatch.setattr(kernels, "fits", lambda _: False)
+    loss, hidden, grads = run_twice(model, packed=packed)
+    take_the_plain_way(monkeypatch)
     exact = run(build(shape, torch.float32, lora=lora), packed=packed)
     plain = run(build(shape, torch.bfloat16, lora=lora), packed=packed)
     assert loss == pytest.approx(exact[0], abs=0.02)
@@ -108,12 +118,8 @@ def test_loss_and_gradients_in_float32_are_plain_float32s(
 ) -> None:
     model = build(shape, torch.float32, lora=lora)
     assert is_fusible(model.model.layers[0], torch.zeros(1, 2, 192))
-    loss, hidden, grads = run(model, packed=packed)
-    again = run(model, packed=packed)
-    assert again[0] == loss
-    assert all(torch.equal(grads[name], again[2][name]) for name in grads)
-    monkeypatch.setattr(llama, "is_fusible", lambda *_: False)
-    monkeypatch.setattr(kernels, "fits", lambda _: False)
+    loss, hidden, grads = run_twice(model, packed=packed)
+    take_the_plain_way(monkeypatch)
     plain = run(model, packed=packed)
     assert loss == pytest.approx(plain[0], rel=1e-6)
     assert relative(hidden, plain[1]) < 2e-6
