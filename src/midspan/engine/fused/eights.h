@@ -46,35 +46,31 @@ inline void scores_of(const Number* k, int tile, const float* queries, float sca
   }
 }
 
-// y[g] = kept[g] * y[g] + the sum over keys of scores[g][j] * v[j], of `kGroups` queries.
+// The next of 8 * kParts columns: y[g] = kept[g] * y[g] + the sum over keys of scores[g][j] * v[j].
+template <int kDim, int kGroups, int kParts, class Number>
+inline void columns_of(const Number* v, int tile, const float* scores, const float* kept, float* y, int stride) {
+  __m256 sum[kGroups][kParts];
+  for (int g = 0; g < kGroups; g++)
+    for (int i = 0; i < kParts; i++)
+      sum[g][i] = _mm256_mul_ps(_mm256_loadu_ps(y + g * stride + 8 * i), _mm256_set1_ps(kept[g]));
+  for (int j = 0; j < tile; j++)
+#pragma GCC unroll 4
+    for (int i = 0; i < kParts; i++) {
+      const __m256 part = eight(v + size_t(j) * kDim + 8 * i);
+      for (int g = 0; g < kGroups; g++)
+        sum[g][i] = _mm256_fmadd_ps(part, _mm256_broadcast_ss(scores + g * kTile + j), sum[g][i]);
+    }
+  for (int g = 0; g < kGroups; g++)
+    for (int i = 0; i < kParts; i++) _mm256_storeu_ps(y + g * stride + 8 * i, sum[g][i]);
+}
+
+// All columns of `kGroups` queries, as many at a time as registers hold.
 template <int kDim, int kGroups, class Number>
 inline void values_of(const Number* v, int tile, const float* scores, const float* kept, float* y, int stride) {
-  for (int i0 = 0; i0 < kDim; i0 += 32) {
-    constexpr int kWide = 4;
-    const int parts = kDim - i0 < 32 ? (kDim - i0) / 8 : kWide;
-    __m256 sum[kGroups][kWide];
-    for (int g = 0; g < kGroups; g++)
-      for (int i = 0; i < parts; i++)
-        sum[g][i] = _mm256_mul_ps(_mm256_loadu_ps(y + g * stride + i0 + 8 * i), _mm256_set1_ps(kept[g]));
-    if (parts == kWide) {
-      for (int j = 0; j < tile; j++)
-#pragma GCC unroll 4
-        for (int i = 0; i < kWide; i++) {
-          const __m256 part = eight(v + size_t(j) * kDim + i0 + 8 * i);
-          for (int g = 0; g < kGroups; g++)
-            sum[g][i] = _mm256_fmadd_ps(part, _mm256_broadcast_ss(scores + g * kTile + j), sum[g][i]);
-        }
-    } else {
-      for (int j = 0; j < tile; j++)
-        for (int i = 0; i < parts; i++) {
-          const __m256 part = eight(v + size_t(j) * kDim + i0 + 8 * i);
-          for (int g = 0; g < kGroups; g++)
-            sum[g][i] = _mm256_fmadd_ps(part, _mm256_broadcast_ss(scores + g * kTile + j), sum[g][i]);
-        }
-    }
-    for (int g = 0; g < kGroups; g++)
-      for (int i = 0; i < parts; i++) _mm256_storeu_ps(y + g * stride + i0 + 8 * i, sum[g][i]);
-  }
+  constexpr int kLeft = kDim % 32;
+  for (int i = 0; i + 32 <= kDim; i += 32) columns_of<kDim, kGroups, 4>(v + i, tile, scores, kept, y + i, stride);
+  if constexpr (kLeft > 0)
+    columns_of<kDim, kGroups, kLeft / 8>(v + kDim - kLeft, tile, scores, kept, y + kDim - kLeft, stride);
 }
 
 template <int kDim, class Number>
