@@ -10,42 +10,63 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from benchmarks.gpu.shapes import SHAPES, bytes_needed, flops_of, peak_tflops
-from midspan.model import Llama, Segments
+from midspan.model import Llama
 from midspan.model.lora import LoraConfig, add_lora
-from midspan.model.loss import cross_entropy_sum
+from midspan.rows import Row
+from midspan.rows.segments import SEGMENT
+from midspan.train.objective import Objective, join
+from midspan.train.parallel import ParallelConfig, lighten
+from midspan.train.replay import Replay
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Step = Callable[[torch.Tensor], float]
 
 
-def ours(shape: str, method: str, device: torch.device, *, recompute: bool, compiled: bool) -> Step:
-    """Our model and loss, bfloat16 weights and moments."""
+def ours(
+    shape: str, method: str, tokens: int, device: torch.device, *, recompute: bool, compiled: bool, replayed: bool
+) -> Step:
+    """Our model and loss, bfloat16 weights and moments; rows of `tokens`, each of two documents."""
     model = _on(device, lambda: Llama(SHAPES[shape]))
     if method == "lora":
         add_lora(model, LoraConfig(rank=16), [], seed=0)
         model.to(device)
-    for layer in model.model.layers:
-        if recompute:
-            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
-        if compiled:
-            layer.compile(dynamic=True)
-    if compiled and not hasattr(Segments.attend, "_torchdynamo_disable"):
-        Segments.attend = torch.compiler.disable(Segments.attend)  # as training does: documents differ by row
-    optimizer = _adamw(model, device)
+    checkpointing = "full" if recompute else "none"
+    lighten(
+        model,
+        ParallelConfig(activation_checkpointing=checkpointing, compile=compiled, replay=replayed),
+        train=method,
+    )
+    optimizer, objective = _adamw(model, device), Objective(model)
+    replays: dict[int, Replay] = {}
 
-    def step(ids_l: torch.Tensor) -> float:
-        hidden_ld = model.hidden(ids_l[None], segments=Segments((0, len(ids_l) // 3, len(ids_l))))[0]
-        loss = cross_entropy_sum(hidden_ld[:-1], model.lm_head, ids_l[1:]) / (len(ids_l) - 1)
-        loss.backward()
+    def step(ids_rl: torch.Tensor) -> float:
+        rows = [_row(ids_l.cpu().numpy()) for ids_l in ids_rl]
+        one = join(rows)
+        if not replayed:
+            loss = objective(one.to(device)) / len(one.at_n)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            return float(loss.detach())
+        length = ids_rl.numel()
+        if length not in replays:
+            replays[length] = Replay(objective, device, length=length, most=tokens)
+        replays[length].begin()
+        total = replays[length].backward(one, len(one.at_n))
         optimizer.step()
-        optimizer.zero_grad()
-        return float(loss.detach())
+        return float(total) / len(one.at_n)
 
     return step
+
+
+def _row(ids: np.ndarray) -> Row:
+    segments = np.zeros(2, SEGMENT)
+    segments["end"] = (len(ids) // 3, len(ids))
+    return Row(ids, segments)
 
 
 def theirs(shape: str, method: str, device: torch.device, *, recompute: bool) -> Step:
@@ -77,8 +98,8 @@ def theirs(shape: str, method: str, device: torch.device, *, recompute: bool) ->
         model.enable_input_require_grads()
     optimizer = _adamw(model, device)
 
-    def step(ids_l: torch.Tensor) -> float:
-        loss = model(input_ids=ids_l[None], labels=ids_l[None], use_cache=False).loss
+    def step(ids_rl: torch.Tensor) -> float:
+        loss = model(input_ids=ids_rl, labels=ids_rl, use_cache=False).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -109,7 +130,7 @@ def _adamw(model: torch.nn.Module, device: torch.device) -> torch.optim.Optimize
 
 
 def measure(
-    make: Callable[[], Step], vocab: int, tokens: int, device: torch.device, steps: int
+    make: Callable[[], Step], vocab: int, tokens: int, rows: int, device: torch.device, steps: int
 ) -> dict[str, float]:
     """Median seconds of a step after two to warm up, tokens a second, and the most memory (GiB; 0 on a CPU)."""
     torch.compiler.reset()  # what was compiled for another model keeps it alive
@@ -118,41 +139,47 @@ def measure(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     step = make()
-    ids_l = torch.randint(vocab, (tokens,), generator=torch.Generator().manual_seed(0)).to(device)
+    ids_rl = torch.randint(vocab, (rows, tokens), generator=torch.Generator().manual_seed(0)).to(device)
     seconds, loss = [], 0.0
     for _ in range(steps + 2):
         begun = time.perf_counter()
-        loss = step(ids_l)  # a number: the device has finished
+        loss = step(ids_rl)  # a number: the device has finished
         seconds.append(time.perf_counter() - begun)
     middle = statistics.median(seconds[2:])
     memory = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
-    return {"seconds": middle, "tokens_per_second": tokens / middle, "gib": memory, "loss": loss}
+    return {"seconds": middle, "tokens_per_second": rows * tokens / middle, "gib": memory, "loss": loss}
 
 
-def case(shape: str, method: str, tokens: int, device: torch.device, steps: int) -> dict[str, Any]:
-    """One row: ours compiled where that works and as it is, and theirs."""
-    config = SHAPES[shape]
+def case(shape: str, method: str, tokens: int, rows: int, device: torch.device, steps: int) -> dict[str, Any]:
+    """One row: ours as it is, compiled, replayed and both where that works, and theirs."""
+    config, of_pass = SHAPES[shape], rows * tokens
     room = torch.cuda.mem_get_info()[0] if device.type == "cuda" else 8 << 30
-    recompute = bytes_needed(config, tokens, method, recompute=False) > 0.9 * room
-    row: dict[str, Any] = {"row": f"{shape} {method} {tokens:,} tokens", "recompute": recompute}
-    if bytes_needed(config, tokens, method, recompute=recompute) > 0.95 * room:
+    recompute = bytes_needed(config, of_pass, method, recompute=False) > 0.9 * room
+    row: dict[str, Any] = {"recompute": recompute}
+    if bytes_needed(config, of_pass, method, recompute=recompute) > 0.95 * room:
         return row | {"skipped": f"needs more than the {room / 2**30:.0f} GiB that are free"}
-    contenders: dict[str, Callable[[], Step]] = {
-        "ours": lambda: ours(shape, method, device, recompute=recompute, compiled=False)
-    }
+    kinds = {"ours": (False, False)}
     if device.type == "cuda":
-        contenders["ours, compiled"] = lambda: ours(shape, method, device, recompute=recompute, compiled=True)
+        kinds |= {"ours, compiled": (True, False), "ours, replayed": (False, True), "ours, both": (True, True)}
+    contenders: dict[str, Callable[[], Step]] = {
+        name: functools.partial(
+            ours, shape, method, tokens, device, recompute=recompute, compiled=compiled, replayed=replayed
+        )
+        for name, (compiled, replayed) in kinds.items()
+    }
     if importlib.util.find_spec("transformers") and (method == "full" or importlib.util.find_spec("peft")):
         contenders["transformers"] = lambda: theirs(shape, method, device, recompute=recompute)
     peak = peak_tflops(torch.cuda.get_device_name()) if device.type == "cuda" else None
     for name, make in contenders.items():
+        begun = time.perf_counter()
         try:
-            found: dict[str, Any] = dict(measure(make, config.vocab_size, tokens, device, steps))
+            found: dict[str, Any] = dict(measure(make, config.vocab_size, tokens, rows, device, steps))
         except Exception as error:  # a contender that cannot run is a result, not the end of the others
             row[name] = {"failed": f"{type(error).__name__}: {str(error)[:300]}"}
+            print(f"{name}: {row[name]}", flush=True)
             continue
         if peak:
             rate = found["tokens_per_second"] * flops_of(config, tokens, method)
             found["mfu_percent"] = 100 * rate / 1e12 / peak
-        row[name] = found
+        row[name] = found | {"seconds_in_all": time.perf_counter() - begun}
     return row

@@ -62,7 +62,8 @@ def test_packed_documents_equal_a_dense_mask(num_kv_heads: int) -> None:
 @pytest.mark.parametrize("kernel", [torch_2_10, torch_2_11, torch_2_12])
 def test_a_kernel_of_any_torch_is_asked_for_the_same(kernel: Callable[..., Tensor], num_kv_heads: int) -> None:
     q, k, v = heads(num_kv_heads)
-    found = attend_varlen(kernel, frozenset(inspect.signature(kernel).parameters), q, k, v, Segments(BOUNDS))
+    ends, longest = torch.tensor(BOUNDS, dtype=torch.int32), Segments(BOUNDS).longest
+    found = attend_varlen(kernel, frozenset(inspect.signature(kernel).parameters), q, k, v, ends, longest)
     torch.testing.assert_close(found, dense(q, k, v, BOUNDS))
 
 

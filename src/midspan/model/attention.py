@@ -94,8 +94,13 @@ def attend(
 
 def attend_packed(q_bhld: Tensor, k_bkld: Tensor, v_bkld: Tensor, segments: Segments) -> Tensor:
     """Causal attention of every document of the one sequence in the batch over itself; shapes as for `attend`."""
-    if q_bhld.is_cuda and q_bhld.dtype in (torch.bfloat16, torch.float16) and (found := _varlen()) is not None:
-        return attend_varlen(*found, q_bhld, k_bkld, v_bkld, segments)
+    if (
+        q_bhld.is_cuda
+        and q_bhld.dtype in (torch.bfloat16, torch.float16)
+        and (found := varlen_kernel()) is not None
+    ):
+        ends, longest = segments.ends(q_bhld.device), segments.longest
+        return attend_varlen(*found, q_bhld, k_bkld, v_bkld, ends, longest)
     groups = q_bhld.shape[1] // k_bkld.shape[1]
     if groups > 1:
         k_bkld, v_bkld = (x.repeat_interleave(groups, dim=1) for x in (k_bkld, v_bkld))
@@ -112,12 +117,13 @@ def attend_varlen(
     q_bhld: Tensor,
     k_bkld: Tensor,
     v_bkld: Tensor,
-    segments: Segments,
+    ends: Tensor,
+    longest: int,
 ) -> Tensor:
     """`attend_packed` by a kernel of `varlen_attn`'s meaning, in any of the ways that torch has spelled it.
 
     2.10 says `is_causal`, later ones a window of (-1, 0); 2.12 and later share key/value heads on request.
-    `words` are the names of the kernel's parameters.
+    `words` are the names of the kernel's parameters, `ends` 0 and where each document ends, int32.
     """
     causal: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in words else {"is_causal": True}
     groups = q_bhld.shape[1] // k_bkld.shape[1]
@@ -126,12 +132,11 @@ def attend_varlen(
     elif groups > 1:
         k_bkld, v_bkld = (x.repeat_interleave(groups, dim=1) for x in (k_bkld, v_bkld))
     q_lhd, k_lkd, v_lkd = (x[0].transpose(0, 1) for x in (q_bhld, k_bkld, v_bkld))
-    ends, longest = segments.ends(q_bhld.device), segments.longest
     return kernel(q_lhd, k_lkd, v_lkd, ends, ends, longest, longest, **causal).transpose(0, 1)[None]
 
 
 @cache
-def _varlen() -> tuple[Callable[..., Tensor], frozenset[str]] | None:
+def varlen_kernel() -> tuple[Callable[..., Tensor], frozenset[str]] | None:
     """Torch's kernel for packed documents with the names of its parameters; None before 2.10.
 
     Looked for when it is first wanted: its module brings torch's compiler along, a second of every start.

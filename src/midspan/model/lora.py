@@ -141,7 +141,10 @@ class RowsEmbedding(nn.Module):
     def forward(self, ids_bl: Tensor) -> Tensor:
         frozen_bld = F.embedding(ids_bl, self.table.frozen)
         row_bl = self.table.row_of[ids_bl]
-        trained_bld = self.table.rows[row_bl.clamp(min=0)].to(frozen_bld.dtype)
+        # A product with zeros and ones, not an index: thousands of tokens fall on a handful of rows, and a GPU
+        # would sum their gradients one after the other.
+        which_blr = row_bl[..., None] == torch.arange(len(self.table.rows), device=row_bl.device)
+        trained_bld = which_blr.to(frozen_bld.dtype) @ self.table.rows.to(frozen_bld.dtype)
         return torch.where((row_bl >= 0)[..., None], trained_bld, frozen_bld)
 
 

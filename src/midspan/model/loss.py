@@ -17,6 +17,7 @@ took 2.5 to 4 times as long on two cores.
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import torch
@@ -106,6 +107,10 @@ def _loss_and_error(logits_cv: Tensor, targets_c: Tensor, *, want_error: bool) -
     """The summed loss; the logits become softmax - one-hot where that is wanted."""
     if kernels.fits(logits_cv):
         return kernels.softmax_loss(logits_cv, targets_c, want_error=want_error).sum()
+    if _skips(logits_cv.device):
+        from midspan.model.fused.on_gpu import softmax_loss
+
+        return softmax_loss(logits_cv, targets_c, want_error=want_error).sum()
     block = _BLOCK if logits_cv.device.type == "cpu" else len(logits_cv)
     loss = logits_cv.new_zeros((), dtype=torch.float32)
     for logits_bv, targets_b in zip(torch.split(logits_cv, block), torch.split(targets_c, block), strict=True):
@@ -125,11 +130,13 @@ def cross_entropy_sum(hidden_nd: Tensor, head: nn.Linear | RowsHead, targets_n: 
     Args:
         hidden_nd: hidden states at the positions to train (n, hidden size).
         head: the output head, a plain matrix or one some of whose rows train.
-        targets_n: the ids that follow (n).
+        targets_n: the ids that follow (n); those below 0 are left out.
 
     Returns:
         A scalar, float32; 0 for no positions.
     """
+    if not _skips(targets_n.device) and (filling_n := targets_n < 0).any():
+        hidden_nd, targets_n = hidden_nd[~filling_n], targets_n[~filling_n]
     if len(targets_n) == 0:
         return hidden_nd.float().sum() * 0.0  # keeps the graph: a backward pass is still possible
     if isinstance(head, RowsHead):
@@ -138,6 +145,11 @@ def cross_entropy_sum(hidden_nd: Tensor, head: nn.Linear | RowsHead, targets_n: 
         weight, rows, row_ids = head.weight, None, None
     loss: Tensor = _SummedLoss.apply(hidden_nd, weight, rows, row_ids, targets_n)  # type: ignore[no-untyped-call]
     return loss
+
+
+def _skips(device: torch.device) -> bool:
+    """Whether the loss itself passes over targets below 0: where to look for them would be to wait for a GPU."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 @torch.no_grad()

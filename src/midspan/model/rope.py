@@ -14,6 +14,7 @@ The pairing is Hugging Face's half split (dimension i with i + d/2), so checkpoi
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -63,10 +64,17 @@ def _yarn(frequencies: Tensor, scaling: RopeScaling, config: ModelConfig) -> Ten
 
 def cos_sin(positions_bl: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines of shape (batch, 1, length, head_dim), float32, for integer positions."""
-    frequencies, factor = inverse_frequencies(config)
-    angles_bld = positions_bl[..., None].float() * frequencies.to(positions_bl.device)
+    frequencies, factor = _on(config, positions_bl.device)
+    angles_bld = positions_bl[..., None].float() * frequencies
     angles = torch.cat((angles_bld, angles_bld), dim=-1).unsqueeze(1)
     return angles.cos() * factor, angles.sin() * factor
+
+
+@lru_cache(16)
+def _on(config: ModelConfig, device: torch.device) -> tuple[Tensor, float]:
+    """The frequencies where the positions are: copied once, since nothing can be while a graph is captured."""
+    frequencies, factor = inverse_frequencies(config)
+    return frequencies.to(device), factor
 
 
 def rotate(x_bhld: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from midspan.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from midspan.train.pipeline import Pipeline
+    from midspan.train.replay import Replay
 
 
 def precision_of(recipe: Recipe, device: torch.device | str) -> torch.dtype:
@@ -58,6 +59,7 @@ class Learner:
         self.precision = precision_of(recipe, ranks.device)
         self._meshes: Meshes | None = None
         self._pipeline: Pipeline | None = None
+        self._replay: Replay | None = None
         self._ends: dist.ProcessGroup | None = None
         self.objective, self.tokenizer = self._alone() if ranks.world == 1 else self._laid_out()
         self.model = self.objective.llama
@@ -93,7 +95,8 @@ class Learner:
         counted = sum(len(one.at_n) for one in passes), sum(len(row.ids) for row in batch)
         copies = self._ranks.world // layout.readers
         targets, tokens = (round(total) // copies for total in self._ranks.sums(*counted))
-        passes = [self._own(one).to(self._ranks.device) for one in passes]
+        if self._replay is None:
+            passes = [self._own(one).to(self._ranks.device) for one in passes]
         if self._pipeline is not None:
             loss = self._pipeline.backward(passes, max(targets, 1))
             self._share_ends()
@@ -119,6 +122,11 @@ class Learner:
 
     def _backward(self, passes: list[Pass], targets: int) -> Tensor:
         total = torch.zeros((), device=self._ranks.device)
+        if self._replay is not None:
+            self._replay.begin()
+            for one in passes:
+                total += self._replay.backward(one, targets)
+            return total
         for one in passes:
             loss = self.objective(one)
             torch.autograd.backward(loss / targets)
@@ -141,7 +149,14 @@ class Learner:
         self._choose_trained(model, base.tokenizer)
         model.to(self._ranks.device)
         lighten(model, self._recipe.parallel, train=self._recipe.train.method)
-        return Objective(model), base.tokenizer
+        objective = Objective(model)
+        if self._recipe.parallel.replay and self._ranks.device.type == "cuda":
+            from midspan.train.replay import Replay
+
+            most = self._recipe.data.row_tokens
+            length = most * self._recipe.train.rows_per_pass
+            self._replay = Replay(objective, self._ranks.device, length=length, most=most)
+        return objective, base.tokenizer
 
     def _laid_out(self) -> tuple[Objective, Tokenizer]:
         from midspan.train.pipeline import Stage

@@ -154,11 +154,15 @@ class Optimizer:
                 self._adamw(names, grads, step + 1, rate * scale, decay)
             else:
                 self._rounded_adamw(names, grads, step + 1, rate * scale, decay)
-        for name, master in self.masters.items():
-            own = _local(self.parameters[name].detach())
-            if own.data_ptr() != master.data_ptr():
-                own.copy_(master)
-            self.parameters[name].grad = None
+        apart = [
+            (own, master)
+            for name, master in self.masters.items()
+            if (own := _local(self.parameters[name].detach())).data_ptr() != master.data_ptr()
+        ]
+        if apart:
+            torch._foreach_copy_([own for own, _ in apart], [master for _, master in apart])
+        for parameter in self.parameters.values():
+            parameter.grad = None
         return rate, float(norm)
 
     def _norm(self, grads: list[Tensor]) -> Tensor:
@@ -178,7 +182,7 @@ class Optimizer:
             [first for first, _ in moments],
             [second for _, second in moments],
             [],
-            [torch.tensor(step - 1.0, device=own[0].device) for _ in names],
+            list(torch.full((len(names),), step - 1.0, device=own[0].device)),
             fused=True,
             lr=rate,
             beta1=self.config.betas[0],

@@ -62,6 +62,9 @@ class ParallelConfig:
     every second matrix product) or `full`."""
     compile: bool = False
     """Compile each layer."""
+    replay: bool = False
+    """On one GPU, record a pass with its gradients as a CUDA graph and replay it: for models so small that asking
+    for their kernels takes longer than running them. Elsewhere a pass is as without it."""
     float8: bool = False
     """Matrix products of the layers in float8, with a scale a tensor: for 7B and more, on H100 and later."""
 
@@ -234,15 +237,22 @@ def lighten(
         if config.activation_checkpointing != "none":
             _checkpoint(layer, selective=config.activation_checkpointing == "selective")
         if config.compile:
-            layer.compile(dynamic=True)
+            layer.compile(dynamic=None if config.replay else True)
     if config.compile:
         _leave_attention_out()
 
 
 def _leave_attention_out() -> None:
-    """Compile around attention, whose documents begin and end elsewhere in each pass: all would be made anew."""
+    """Compile around attention, whose documents begin and end elsewhere in each pass: all would be made anew.
+
+    Not those of a graph that is replayed: they are in tensors.
+    """
+    from midspan.train.replay import FixedSegments
+
     kinds: list[type[Segments]] = [Segments, *Segments.__subclasses__()]
     for kind in kinds:
+        if kind is FixedSegments:
+            continue
         if not hasattr(kind.attend, "_torchdynamo_disable"):
             kind.attend = torch.compiler.disable(kind.attend)  # type: ignore
 
