@@ -1,9 +1,9 @@
 """`python -m benchmarks.gpu [--quick] [--minutes 10]`: right answers first, then speed, on one GPU.
 
-From the source tree with nothing but torch: `PYTHONPATH=src python -m benchmarks.gpu`. transformers, peft and
-flash-attn are peers where they are installed. Without a GPU, or with --quick, the same code runs on tiny shapes on
-the CPU in seconds. Results go to `benchmarks/results/gpu.json` after every row, so that a run that is cut off
-keeps what it has; the exit code is 1 if an answer was wrong.
+From the source tree: `PYTHONPATH=src python -m benchmarks.gpu`. transformers, peft and flash-attn are peers where
+they are installed. Without a GPU, or with --quick, the same code runs on tiny shapes on the CPU in seconds. What
+is found goes to `benchmarks/results/gpu.json` after every row, so that a run that is cut off keeps it; the exit
+code is 1 if an answer was wrong.
 """
 
 from __future__ import annotations

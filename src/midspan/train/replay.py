@@ -41,7 +41,7 @@ class FixedSegments(Segments):
     """Of packed documents, where there is one; looked for outside of what is compiled."""
 
     @property
-    def positions(self) -> Tensor:  # type: ignore[override]
+    def positions(self) -> Tensor:
         """Positions (1, length), starting from 0 in every document."""
         return self.positions_1l
 
@@ -69,7 +69,7 @@ class FixedPass:
 
     def parts(self) -> Pass:
         """The pass, as it is filled at the time: views of the places, and copies of another type."""
-        ids, positions, at, targets, ends = self._numbers.split([*[self._length] * 4, self._documents + 1])
+        ids, positions, at, targets, ends = torch.split(self._numbers, [*[self._length] * 4, self._documents + 1])
         kernel = varlen_kernel() if ids.is_cuda else None
         segments = FixedSegments((), positions[None], ends.int(), self._most, kernel)
         return Pass(ids[None], segments, at, targets)
@@ -113,7 +113,7 @@ class Replay:
         self._trained = [p for p in objective.parameters() if p.requires_grad]
         self._grads = [torch.zeros_like(parameter) for parameter in self._trained]
         self._share = torch.zeros((), device=device)
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._places: FixedPass | None = None
 
     def begin(self) -> None:

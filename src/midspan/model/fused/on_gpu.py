@@ -5,6 +5,8 @@ As four operations of torch, a chunk's float32 probabilities alone are written a
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -25,10 +27,16 @@ def softmax_loss(logits_cv: Tensor, targets_c: Tensor, *, want_error: bool) -> T
     return loss_c
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _softmax_loss(
-    logits, stride, targets, losses, count: tl.constexpr, want_error: tl.constexpr, block: tl.constexpr
-):  # type: ignore[no-untyped-def]
+    logits: Any,
+    stride: Any,
+    targets: Any,
+    losses: Any,
+    count: tl.constexpr,
+    want_error: tl.constexpr,
+    block: tl.constexpr,
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     own = logits + row * stride
     target = tl.load(targets + row)
