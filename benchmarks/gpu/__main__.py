@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny shapes: does it run?")
     parser.add_argument("--only", nargs="*", default=[], help="rows whose names contain one of these")
+    parser.add_argument("--contenders", nargs="*", default=[], help="of each row, by their whole names")
     parser.add_argument("--minutes", type=float, default=9.0, help="no new row is begun after this")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "gpu.json")
     asked = parser.parse_args(arguments)
@@ -91,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         if time.monotonic() - begun > 60 * asked.minutes:
             results["rows"].append({"row": name, "skipped": "no time was left"})
             continue
-        row = {"row": name} | speed.case(shape, method, tokens, rows, device, 2 if small else 5)
+        row = {"row": name} | speed.case(shape, method, tokens, rows, device, 2 if small else 5, asked.contenders)
         results["rows"].append(row)
         print(json.dumps(row))
         keep()

@@ -129,15 +129,20 @@ def _adamw(model: torch.nn.Module, device: torch.device) -> torch.optim.Optimize
     return torch.optim.AdamW(trained, lr=1e-5, fused=device.type in ("cuda", "cpu"))
 
 
+def _forget() -> None:
+    """Give back what another contender held; what was compiled for its model keeps that alive."""
+    torch.compiler.reset()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
 def measure(
     make: Callable[[], Step], vocab: int, tokens: int, rows: int, device: torch.device, steps: int
 ) -> dict[str, float]:
     """Median seconds of a step after two to warm up, tokens a second, and the most memory (GiB; 0 on a CPU)."""
-    torch.compiler.reset()  # what was compiled for another model keeps it alive
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    _forget()
     step = make()
     ids_rl = torch.randint(vocab, (rows, tokens), generator=torch.Generator().manual_seed(0)).to(device)
     seconds, loss = [], 0.0
@@ -150,9 +155,12 @@ def measure(
     return {"seconds": middle, "tokens_per_second": rows * tokens / middle, "gib": memory, "loss": loss}
 
 
-def case(shape: str, method: str, tokens: int, rows: int, device: torch.device, steps: int) -> dict[str, Any]:
+def case(
+    shape: str, method: str, tokens: int, rows: int, device: torch.device, steps: int, only: list[str]
+) -> dict[str, Any]:
     """One row: ours as it is, compiled, replayed and both where that works, and theirs."""
     config, of_pass = SHAPES[shape], rows * tokens
+    _forget()
     room = torch.cuda.mem_get_info()[0] if device.type == "cuda" else 8 << 30
     recompute = bytes_needed(config, of_pass, method, recompute=False) > 0.9 * room
     row: dict[str, Any] = {"recompute": recompute}
@@ -171,6 +179,8 @@ def case(shape: str, method: str, tokens: int, rows: int, device: torch.device, 
         contenders["transformers"] = lambda: theirs(shape, method, device, recompute=recompute)
     peak = peak_tflops(torch.cuda.get_device_name()) if device.type == "cuda" else None
     for name, make in contenders.items():
+        if only and name not in only:
+            continue
         begun = time.perf_counter()
         try:
             found: dict[str, Any] = dict(measure(make, config.vocab_size, tokens, rows, device, steps))
