@@ -3,22 +3,26 @@
     parent ── held end of a pipe        a worker waits at the other end, and ends when nobody holds it any more
     Ctrl-C ── parent alone              workers are started with SIGINT blocked, so that one process decides
 
-Work is what `start` gives back, once in each process: a function of one task. Results should be small: one that is
-as large as a pipe's buffer crosses in parts, and a worker that ends between two of them leaves the parent waiting
-for ever.
+Work is what `start` gives back, once in each process: a function of one task. What crosses a pipe should be small:
+more than the pipe's buffer crosses in parts, and a worker that ends between two of them leaves the parent waiting
+for ever. So `start`, which may hold a vocabulary, is left in a file without a name; results are up to the caller.
 """
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
+import pickle
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import DupFd
 from typing import Any
 
 from midspan.errors import WorkError
@@ -43,7 +47,10 @@ class Workers:
         with ExitStack() as stack:
             context = multiprocessing.get_context("spawn")
             lifeline, held_end = context.Pipe(duplex=False)
-            self._pool = ProcessPoolExecutor(self._count, context, _begin, (self._start, lifeline))
+            file = stack.enter_context(tempfile.TemporaryFile())
+            pickle.dump(self._start, file)
+            file.flush()
+            self._pool = ProcessPoolExecutor(self._count, context, _begin, (_Given(file.fileno()), lifeline))
             stack.callback(self._pool.shutdown, wait=True, cancel_futures=True)
             stack.callback(held_end.close)
             self._stack = stack.pop_all()
@@ -69,9 +76,28 @@ class Workers:
             ) from error
 
 
-def _begin(start: Callable[[], Work], lifeline: Connection) -> None:
+class _Given:
+    """A file's descriptor that a process is given as it begins, and has as a number."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __reduce__(self) -> tuple[Callable[[Any], int], tuple[Any]]:
+        return _taken, (DupFd(self._descriptor),)
+
+
+def _taken(given: Any) -> int:
+    descriptor: int = given.detach()
+    return descriptor
+
+
+def _begin(descriptor: Any, lifeline: Connection) -> None:
     global _work
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    # Mapped, not read: all workers' descriptors are of one open file, and share where it stands.
+    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
+        start: Callable[[], Work] = pickle.loads(content)
+    os.close(descriptor)
     _work = start()
 
 

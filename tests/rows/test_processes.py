@@ -74,3 +74,19 @@ def test_no_process_outlives_its_parent(way: str, functions: Corpus, tokenizer: 
     assert os.listdir(out.parent) == ["rows"], "the remains of a killed process are cleared"
     assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in straight.iterdir()}
     assert (out / "rows-0-00000.idx").stat().st_mtime_ns == made["rows-0-00000.idx"], "not made again"
+
+
+def test_a_script_that_its_workers_run_again_ends(tmp_path: Path) -> None:
+    """Without `if __name__ == "__main__"` a worker ends as it begins, before it has read what it is given."""
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "import functools\n"
+        "from midspan.processes import Workers\n"
+        "with Workers(functools.partial(functools.partial, print, b'x' * 2_000_000), 2) as workers:\n"
+        "    with workers.killed_is_an_error():\n"
+        "        workers.submit(1).result()\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "worker processes was killed" in done.stderr

@@ -17,8 +17,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -88,8 +90,9 @@ class Probe:
         begun, training = time.monotonic(), objective.training
         objective.eval()
         try:
-            read = list(self._scores(objective, self._texts))
-            infilled = list(self._scores(objective, self._holes))
+            with _as_it_is():
+                read = list(self._scores(objective, self._texts))
+                infilled = list(self._scores(objective, self._holes))
         finally:
             objective.train(training)
         return EvalMetrics(
@@ -112,6 +115,13 @@ class Probe:
             losses, right = token_scores(objective, one.to(device))
             sizes = [*map(len, at)]
             yield from zip(torch.split(losses.double(), sizes), torch.split(right, sizes), strict=True)
+
+
+def _as_it_is() -> AbstractContextManager[object]:
+    """Layers run uncompiled meanwhile: texts of all lengths are not worth a compilation."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def check_held_out(sources: Sequence[Source]) -> None:
