@@ -139,7 +139,8 @@ def replay(device: torch.device, shape: str, length: int) -> Iterator[Check]:
             label = f"{shape}, {'compiled and ' if compiled else ''}replayed, pass {number}"
             yield Check(f"{label}: loss", relative(total, loss), 1e-3 if compiled else 1e-6)
             flat = torch.cat([p.grad.flatten() for p in trained])
-            yield Check(f"{label}: gradients", relative(flat, gradient), 0.1 if compiled else 0.01)
+            # Products of other shapes round differently: bfloat16 alone is off by a tenth here, as `model` shows.
+            yield Check(f"{label}: gradients", relative(flat, gradient), 0.2 if compiled else 0.05)
 
 
 def _rows(vocab: int, length: int, ends: tuple[int, ...]) -> list[Row]:

@@ -57,7 +57,14 @@ class Probe:
     """Fixed texts and holes, and what a model makes of them."""
 
     def __init__(
-        self, sources: Sequence[Source], tokenizer: Tokenizer, *, documents: int, holes: int, row_tokens: int
+        self,
+        sources: Sequence[Source],
+        tokenizer: Tokenizer,
+        *,
+        documents: int,
+        holes: int,
+        row_tokens: int,
+        rows_per_pass: int = 1,
     ) -> None:
         """Choose them.
 
@@ -65,13 +72,14 @@ class Probe:
             sources: the corpora that are trained on; those with nothing held out are passed over.
             documents: files of each source to read.
             holes: lines to infill, of all sources in turn; 0 for none.
-            row_tokens: what a file is cut to, and what is read in one pass.
+            row_tokens: what a file is cut to.
+            rows_per_pass: how many times as much is read in one pass.
 
         Raises:
             InputError: no source has anything held out that the vocabulary can write.
         """
         check_held_out(sources)
-        self._row_tokens = row_tokens
+        self._pass_tokens = row_tokens * rows_per_pass
         chosen = {source.name: _chosen(source, tokenizer, max(documents, holes)) for source in sources}
         if not any(chosen.values()):
             raise InputError(
@@ -107,7 +115,7 @@ class Probe:
     def _scores(self, objective: Objective, texts: Sequence[_Text]) -> Iterator[tuple[Tensor, Tensor]]:
         """The losses of each text's scored tokens (n), and which of them are the likeliest (n)."""
         device = objective.llama.model.norm.weight.device
-        for packed in _packed(texts, self._row_tokens):
+        for packed in _packed(texts, self._pass_tokens):
             ends = list(itertools.accumulate(len(text.ids) for text in packed))
             at = [torch.arange(end - t.scored - 1, end - 1) for end, t in zip(ends, packed, strict=True)]
             ids, at_n = torch.tensor([i for text in packed for i in text.ids]), torch.cat(at)
@@ -180,11 +188,11 @@ def _holes(
             text = text[: len(text) // 2]
 
 
-def _packed(texts: Sequence[_Text], row_tokens: int) -> Iterator[list[_Text]]:
-    """Texts in their order, as many together as a row has room for."""
+def _packed(texts: Sequence[_Text], pass_tokens: int) -> Iterator[list[_Text]]:
+    """Texts in their order, as many together as a pass has room for."""
     row: list[_Text] = []
     for text in texts:
-        if row and sum(len(t.ids) for t in row) + len(text.ids) > row_tokens:
+        if row and sum(len(t.ids) for t in row) + len(text.ids) > pass_tokens:
             yield row
             row = []
         row.append(text)

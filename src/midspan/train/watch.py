@@ -96,7 +96,8 @@ class Watcher:
         watch = recipe.watch
         if watch.evaluate_every_steps:
             amounts = {"documents": watch.evaluate_documents, "holes": watch.evaluate_holes}
-            self._probe = Probe(sources, learner.tokenizer, **amounts, row_tokens=recipe.data.row_tokens)
+            sizes = {"row_tokens": recipe.data.row_tokens, "rows_per_pass": recipe.train.rows_per_pass}
+            self._probe = Probe(sources, learner.tokenizer, **amounts, **sizes)
         self._done = done
         self._evaluated: set[int] = set()
         self._display = Display(console, steps=recipe.train.steps, done=done.step)
