@@ -29,6 +29,9 @@ def test_a_card_of_a_run(run_folder: Path, corpus_folder: Path) -> None:
         whole = row["group"].split()[-1] not in ("line", "lines", "span")
         assert (shown in text) == whole, shown
     assert "Made for | tests." in text
+    metrics = (run_folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run_folder / "metrics.jsonl").write_text("".join(metrics[:-1]))
+    assert "| 2 of 3 steps of" in write_card(run_folder, out=path.with_name("card.md"))[0].read_text()
     assert "Not measured: red-team, truthfulqa, toxigen, bold." in text
 
 

@@ -138,6 +138,8 @@ def _training(runs: Sequence[RunView]) -> list[str]:
         recipe = _recipe(run)
         train, data, fim = recipe["train"], recipe["data"], recipe["fim"]
         size = f"{train['steps']:,} steps of {train['rows_per_step']:,} rows of {data['row_tokens']:,}"
+        if run.steps and run.steps[-1].step < train["steps"]:
+            size = f"{run.steps[-1].step:,} of {size}"  # stopped before its end
         row = [run.name, method(recipe), size, f"{recipe['optimizer']['lr']:g}", f"{fim['rate']:g}"]
         if run.steps:
             last = run.steps[-1]

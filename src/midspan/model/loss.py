@@ -107,7 +107,7 @@ def _loss_and_error(logits_cv: Tensor, targets_c: Tensor, *, want_error: bool) -
     """The summed loss; the logits become softmax - one-hot where that is wanted."""
     if kernels.fits(logits_cv):
         return kernels.softmax_loss(logits_cv, targets_c, want_error=want_error).sum()
-    if _skips(logits_cv.device):
+    if passes_over_filling(logits_cv.device):
         from midspan.model.fused.on_gpu import softmax_loss
 
         return softmax_loss(logits_cv, targets_c, want_error=want_error).sum()
@@ -135,7 +135,7 @@ def cross_entropy_sum(hidden_nd: Tensor, head: nn.Linear | RowsHead, targets_n: 
     Returns:
         A scalar, float32; 0 for no positions.
     """
-    if not _skips(targets_n.device) and (filling_n := targets_n < 0).any():
+    if not passes_over_filling(targets_n.device) and (filling_n := targets_n < 0).any():
         hidden_nd, targets_n = hidden_nd[~filling_n], targets_n[~filling_n]
     if len(targets_n) == 0:
         return hidden_nd.float().sum() * 0.0  # keeps the graph: a backward pass is still possible
@@ -147,8 +147,8 @@ def cross_entropy_sum(hidden_nd: Tensor, head: nn.Linear | RowsHead, targets_n: 
     return loss
 
 
-def _skips(device: torch.device) -> bool:
-    """Whether the loss itself passes over targets below 0: where to look for them would be to wait for a GPU."""
+def passes_over_filling(device: torch.device) -> bool:
+    """Whether targets below 0 are known by the kernel itself, and no processor waits to look for them."""
     return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 

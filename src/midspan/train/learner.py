@@ -19,6 +19,7 @@ from torch import distributed as dist
 
 from midspan.model import Llama, ModelConfig
 from midspan.model.lora import add_lora, train_rows
+from midspan.model.loss import passes_over_filling
 from midspan.model.precision import computed_in
 from midspan.model.weights.assemble import empty
 from midspan.rows import Row
@@ -150,7 +151,7 @@ class Learner:
         model.to(self._ranks.device)
         lighten(model, self._recipe.parallel, train=self._recipe.train.method)
         objective = Objective(model)
-        if self._recipe.parallel.replay and self._ranks.device.type == "cuda":
+        if self._recipe.parallel.replay and passes_over_filling(self._ranks.device):
             from midspan.train.replay import Replay
 
             most = self._recipe.data.row_tokens
