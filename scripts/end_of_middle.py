@@ -3,8 +3,8 @@
     python scripts/end_of_middle.py runs/code/adapter --corpus corpora/python-packages --out runs/code/ended
 
 In SPM nothing stands between prefix and middle, so a model that has not been trained for long gives the end a
-chance of one in ten where it belongs, and much less elsewhere: right, and never the likeliest token. The row is moved
-by what fits best, over final hidden states h of the corpus' own training files,
+chance of one in ten where it belongs, and much less elsewhere: right, and never the likeliest token. The row is
+moved by what fits best, over final hidden states h of the corpus' own training files,
 
     h · u = 1 where a token of an SPM middle is foreseen, 0 in PSM and in plain text        row += shift u
 
