@@ -33,6 +33,8 @@ LEFT_OUT = (
     "test/*,idlelib/*,lib2to3/*,torch/*,torchgen/*,functorch/*,sympy/*,mpmath/*,numpy/*,numba/*,scipy/*,networkx/*"
 )
 """Tests, and what is numerical: nine tenths of what is installed, and not the kind of code that is held out."""
+ALMOST_ALL = 0.8
+"""Of a folder's Python in one of its own folders: then that is where packages lie."""
 SHARE = 0.1
 """Of a user's own packages or folders, held out to measure on."""
 KNOWN_ROWS = 10
@@ -72,7 +74,7 @@ def main() -> None:
     base, sources = "smollm2-135m", [Path(paths["stdlib"]), Path(paths["purelib"])]
     options = ["--languages", "python", "--held-out", HELD_OUT, "--exclude", LEFT_OUT, "--workers", "2"]
     if asked.code:
-        base, sources = DEFAULT, asked.code
+        base, sources = DEFAULT, [folder_of_packages(folder) for folder in asked.code]
         options = ["--held-out-share", str(asked.held_out_share), "--workers", "2"]
     midspan("models", "pull", base)
     midspan("corpus", "build", *sources, *options, "--out", corpus)
@@ -95,6 +97,19 @@ def main() -> None:
         f"midspan train {recipe} --set data.corpus=my-corpus --set train.steps=1000 --out runs/mine",
     ):
         console.print(f"  {line}", style="cyan")
+
+
+def folder_of_packages(folder: Path) -> Path:
+    """Where packages lie side by side: an only package is gone into, or all of it might be held out."""
+    sizes = {folder: 0}
+    for path in folder.rglob("*.py"):
+        under = path.relative_to(folder).parts
+        place = folder / under[0] if len(under) > 1 else folder
+        sizes[place] = sizes.get(place, 0) + path.stat().st_size
+    largest = max(sizes, key=lambda place: sizes[place])
+    if largest == folder or sizes[largest] < ALMOST_ALL * sum(sizes.values()):
+        return folder
+    return folder_of_packages(largest)
 
 
 def steps_of(run: Path, recipe: Path, changed: Sequence[str]) -> int:

@@ -66,6 +66,14 @@ def test_the_human_form_names_every_count(source, tmp_path):
         assert part in built.stdout
 
 
+def test_more_held_out_than_left_is_said(source, tmp_path):
+    names = ["--held-out", "package1,package2,package3,package4", "--languages", "python"]
+    built = run(app, ["build", str(source), "--out", str(tmp_path / "most"), *names])
+    assert "% of the text is held out: groups are the folders directly under a source" in built.stdout
+    built = run(app, ["build", str(source), "--out", str(tmp_path / "few"), "--held-out", "package4"])
+    assert "of the text is held out" not in built.stdout
+
+
 def test_a_mistake_is_an_input_error(source, tmp_path):
     failed = run(app, ["show", str(tmp_path / "absent")])
     assert isinstance(failed.exception, InputError)
