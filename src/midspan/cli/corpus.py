@@ -286,8 +286,8 @@ def _print(card: Mapping[str, Any], folder: Path, as_json: bool) -> None:
         share = card["kept_bytes"]["held_out"] / max(sum(card["kept_bytes"].values()), 1)
         if share > 0.5:
             console.print(
-                f"{share:.0%} of the text is held out: groups are the folders directly under a source; to hold out "
-                "less, give folders further down as sources, or name what to hold out with --held-out"
+                f"{share:.0%} of the text is held out: groups are the folders directly under a source; to hold "
+                "out less, give folders further down as sources, or name what to hold out with --held-out"
             )
     if card["removed"]:
         console.print(f"removed: {', '.join(card['removed'])}")
