@@ -1,9 +1,11 @@
 """Adapters of one lineage → one adapter of the lineage's base, in half precision, as the package ships it.
 
-    python scripts/ship.py runs/code/adapter runs/long-context/adapter --out src/midspan/shipped/midspan-135m
+    python scripts/ship.py runs/code/adapter runs/long-context/adapter --corpus corpora/python-packages \\
+        --out src/midspan/shipped/midspan-135m
 
 Corrections of the same matrix add up, W + s1 B1 A1 + s2 B2 A2, so the ranks stand side by side: A = [A1; A2] and
-B = [s1 B1, s2 B2]. Rows of the vocabulary, positions and vocabulary are the last adapter's.
+B = [s1 B1, s2 B2]. Rows of the vocabulary, positions and vocabulary are the last adapter's. What decoding adds to
+the end of middles is fitted to the whole, as behind every stage, on files of the corpus that it was trained on.
 """
 
 from __future__ import annotations
@@ -15,7 +17,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from midspan.corpus import Corpus
 from midspan.files import atomic_folder
+from midspan.model.weights import load_model
+from midspan.rows import Source
+from midspan.tokenizer import Tokenizer
+from midspan.train.ends import end_bias
+from midspan.train.objective import Objective
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 BESIDE = ("positions.json", "tokenizer.json", "tokenizer_config.json")
@@ -25,6 +33,7 @@ def main() -> None:
     """Join the adapters that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("adapters", type=Path, nargs="+", help="folders, in the order of training")
+    parser.add_argument("--corpus", type=Path, required=True, help="what the last adapter was trained on")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     settings = [json.loads((folder / CONFIG).read_text(encoding="utf-8")) for folder in asked.adapters]
@@ -50,6 +59,11 @@ def main() -> None:
         for name in BESIDE:
             if (asked.adapters[-1] / name).is_file():
                 (folder / name).write_bytes((asked.adapters[-1] / name).read_bytes())
+        tokenizer = Tokenizer.load(folder)
+        source = Source(corpus=Corpus.open(asked.corpus), name="corpus", share=1.0)
+        fitted = end_bias(Objective(load_model(folder, dtype=torch.float32)), tokenizer, [source])
+        tokenizer.with_end_bias(fitted or {}).save(folder)
+    print(f"the end's logit in decoding: {fitted}")
     print(f"{asked.out}: rank {rank}, {sum(p.stat().st_size for p in asked.out.iterdir()) / 1e6:.1f} MB")
 
 

@@ -261,3 +261,24 @@ def test_cut_off_gguf_is_refused_wherever_it_ends(shared_data: Path, tmp_path: P
         path = _written(tmp_path / "cut.gguf", whole[:length])
         with pytest.raises(InputError, match=r"cut\.gguf is a damaged or cut-off GGUF file"):
             Tokenizer.load(path)
+
+
+def test_the_bias_of_the_end_lies_beside_the_vocabulary(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    """In a folder and in GGUF's metadata; ids do not depend on it, and what is no number is refused."""
+    tokenizer = vocabulary("smollm2")
+    biased = tokenizer.with_end_bias({"spm": 3.25, "psm": -0.5})
+    assert biased.fingerprint == tokenizer.fingerprint
+    assert "fim_end_bias" not in json.loads(_saved(tokenizer, tmp_path / "plain"))
+    biased.save(tmp_path / "biased")
+    assert Tokenizer.load(tmp_path / "biased").end_bias == {"spm": 3.25, "psm": -0.5}
+    fields = {key: value for key, value in biased.gguf_fields().items() if "end_bias" in key}
+    assert fields == {"midspan.fim_end_bias.spm": 3.25, "midspan.fim_end_bias.psm": -0.5}
+    path = tmp_path / "biased" / "tokenizer_config.json"
+    path.write_text(path.read_text().replace("3.25", '"much"'))
+    with pytest.raises(InputError, match="fim_end_bias"):
+        Tokenizer.load(tmp_path / "biased")
+
+
+def _saved(tokenizer: Tokenizer, folder: Path) -> str:
+    tokenizer.save(folder)
+    return (folder / "tokenizer_config.json").read_text()

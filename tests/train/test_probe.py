@@ -18,7 +18,7 @@ from midspan.rows import Source
 from midspan.train import load_recipe, prepare_base, train
 from midspan.train.metrics import EvalMetrics, read_evaluations, read_metrics
 from midspan.train.objective import Objective
-from midspan.train.probe import Probe, TrainedLayout, _Text
+from midspan.train.probe import Probe, Text, TrainedLayout
 
 QUIET = Console(quiet=True)
 
@@ -88,7 +88,7 @@ def test_an_exact_match_is_what_greedy_decoding_writes(
                 ids.append(int(engine.model(torch.tensor([ids]))[0, -1].argmax()))
         if n % 2:
             ids[-1 - n] = (ids[-1 - n] + 1) % 257
-        holes.append(_Text(f"layout{n}", ids, 5, 4))
+        holes.append(Text(f"layout{n}", ids, 5, 4))
     monkeypatch.setattr(probe, "_holes", holes)
     found = probe.measure(Objective(engine.model), step=0, tokens=0)
     assert found.exact_match == {"layout0": 1.0, "layout1": 0.0, "layout2": 1.0, "layout3": 0.0}

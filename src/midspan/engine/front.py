@@ -93,6 +93,7 @@ class Front(ABC):
         *,
         layout: AnyLayout = "auto",
         max_tokens: int,
+        sample: SampleConfig = GREEDY,
         max_prompt: int | None = None,
         context: str = "",
         heal: bool = True,
@@ -106,6 +107,7 @@ class Front(ABC):
             suffix: the text behind it.
             layout: the order of the parts; `auto` takes the one of which least has to be read.
             max_tokens: of the text.
+            sample: how tokens are chosen; the model's own bias of the end is added where it does not name one.
             max_prompt: tokens of the prompt; as many as fit if None.
             context: of other files, shown in front of the prefix.
             heal: mend the token at the cursor.
@@ -125,6 +127,9 @@ class Front(ABC):
         stop_ids = self._special_ids | self.fim.stop_ids
         values: dict[str, Any] = {"stop_ids": stop_ids, "prefix": prefix, "suffix": suffix}
         values["layout"] = prompt.layout
+        values["sample"] = replace(
+            sample, logit_bias=self.fim.bias_of_end(prompt.layout) | dict(sample.logit_bias)
+        )
         values |= self._guessing(extra) | options
         return Request(prompt=prompt.ids, owed=prompt.owed, max_tokens=max_tokens, **values)
 

@@ -14,8 +14,8 @@ theirs. `FimFormat.detect` finds the family in a vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from midspan.errors import InputError
@@ -119,6 +119,8 @@ class FimFormat:
     stop_ids: frozenset[int]
     bos_id: int | None
     """BOS where prompts of this vocabulary start with it, else None."""
+    end_bias: Mapping[str, float] = field(default_factory=dict)
+    """Nats that decoding adds to the logit of `eot_id`, by trained layout (see `Tokenizer.end_bias`)."""
 
     @staticmethod
     def detect(tokenizer: Tokenizer) -> FimFormat | None:
@@ -139,6 +141,7 @@ class FimFormat:
                 eot_id=ends[0],
                 stop_ids=frozenset(ends),
                 bos_id=tokenizer.bos_id if family.bos and tokenizer.add_bos else None,
+                end_bias=tokenizer.end_bias,
             )
         return None
 
@@ -147,6 +150,11 @@ class FimFormat:
         """Layouts this vocabulary can be asked for (`line` needs what `psm` needs)."""
         psm: tuple[Layout, ...] = ("psm", "line") if self.family.psm else ()
         return psm + (("spm",) if self.family.spm else ())
+
+    def bias_of_end(self, layout: Layout) -> dict[int, float]:
+        """What decoding adds to logits in a layout, by id; nothing where nothing was fitted."""
+        nats = self.end_bias.get("spm" if layout == "spm" else "psm", 0.0)
+        return {self.eot_id: nats} if nats else {}
 
     def order(self, layout: Layout) -> tuple[str, ...]:
         """The order of sentinels and parts of a layout, as words.

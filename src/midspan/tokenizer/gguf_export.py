@@ -21,7 +21,7 @@ from typing import Any
 from midspan.errors import InputError
 from midspan.tokenizer.bpe_backend import PRE_TOKENIZERS, BpeBackend, plain_regexes
 from midspan.tokenizer.gguf_vocabulary import GgufVocabulary, PieceType, padding_piece
-from midspan.tokenizer.load import Vocabulary
+from midspan.tokenizer.load import GGUF_END_BIAS, Vocabulary
 from midspan.tokenizer.sentencepiece_backend import SentencePieceBackend, proto_from_gguf
 
 _ROLES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
@@ -49,7 +49,7 @@ def gguf_fields(vocabulary: Vocabulary, add_bos: bool, rows: int) -> dict[str, A
     named = {f"tokenizer.ggml.{key}": value for key, value in fields.items() if value is not None}
     if vocabulary.chat_template is not None:
         named["tokenizer.chat_template"] = vocabulary.chat_template
-    return named
+    return named | {GGUF_END_BIAS + layout: nats for layout, nats in vocabulary.end_bias.items()}
 
 
 def _sentencepiece_fields(backend: SentencePieceBackend) -> dict[str, Any]:

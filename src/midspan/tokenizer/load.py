@@ -5,13 +5,16 @@ to it: SentencePiece is the original of the family, keeps a leading space of the
 one, and needs no pre-tokeniser to stay fast on long texts.
 
     tokenizer.model | tokenizer.json | .gguf      pieces, merges or scores, special tokens
-    tokenizer_config.json                         names of BOS and EOS, whether BOS is added, chat template
+    tokenizer_config.json                         names of BOS and EOS, whether BOS is added, chat template,
+                                                  what is added to the logit of the end of an infill
     special_tokens_map.json, added_tokens.json    the same in older folders
     chat_template.jinja                           the chat template in newer ones
 """
 
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ from midspan.tokenizer.sentencepiece_backend import SentencePieceBackend, proto_
 
 Backend = SentencePieceBackend | BpeBackend
 
+END_BIAS, GGUF_END_BIAS = "fim_end_bias", "midspan.fim_end_bias."
+"""Where files say what is added to the logit of an infill's end: in tokenizer_config.json, and in GGUF."""
 _USUAL = {
     "bos_token": ("<s>", "<|begin_of_text|>", "<｜begin▁of▁sentence｜>"),
     "eos_token": ("</s>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<|endoftext|>"),
@@ -38,6 +43,8 @@ class Vocabulary:
     """Pieces by role: bos_token, eos_token, unk_token, pad_token, as far as they are known."""
     add_bos: bool
     chat_template: str | None
+    end_bias: Mapping[str, float] = field(default_factory=dict)
+    """Nats that are added to the logit of an infill's end, by layout (see `Tokenizer.end_bias`)."""
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
@@ -78,6 +85,11 @@ def _load_gguf(vocabulary: GgufVocabulary) -> Vocabulary:
         roles={role: vocabulary.pieces[i] for role, i in ids.items() if i is not None},
         add_bos=vocabulary.flag("add_bos_token", adds_bos),
         chat_template=vocabulary.entries.get("tokenizer.chat_template"),
+        end_bias={
+            key.removeprefix(GGUF_END_BIAS): float(value)
+            for key, value in vocabulary.entries.items()
+            if key.startswith(GGUF_END_BIAS)
+        },
     )
 
 
@@ -140,7 +152,23 @@ def _with_settings(backend: Backend, folder: Path) -> Vocabulary:
         template = next((entry["template"] for entry in template if entry["name"] == "default"), None)
     if (folder / "chat_template.jinja").is_file():
         template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    return Vocabulary(backend=backend, roles=roles, add_bos=add_bos, chat_template=template)
+    return Vocabulary(
+        backend=backend,
+        roles=roles,
+        add_bos=add_bos,
+        chat_template=template,
+        end_bias=_end_bias(config.get(END_BIAS) or {}, folder),
+    )
+
+
+def _end_bias(values: Any, folder: Path) -> dict[str, float]:
+    if not isinstance(values, dict) or not all(
+        isinstance(value, (int, float)) and math.isfinite(value) for value in values.values()
+    ):
+        raise InputError(
+            f"{folder / 'tokenizer_config.json'} has {END_BIAS} = {values}; give each layout a number"
+        )
+    return {layout: float(value) for layout, value in values.items()}
 
 
 def _adds_bos(backend: Backend, bos: str | None) -> bool:

@@ -19,7 +19,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ from midspan.files import atomic_file
 from midspan.tokenizer.bpe_backend import Definition
 from midspan.tokenizer.fast import FastEncoder, proved
 from midspan.tokenizer.gguf_export import gguf_fields
-from midspan.tokenizer.load import Vocabulary, load_vocabulary
+from midspan.tokenizer.load import END_BIAS, Vocabulary, load_vocabulary
 
 _TOKENIZER_FILES = {"tokenizer.model", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja"}
 
@@ -53,6 +53,9 @@ class Tokenizer:
         self.has_leading_space = self._backend.has_leading_space
         """Whether `encode` puts an implicit space in front, as SentencePiece does."""
         self.chat_template = vocabulary.chat_template
+        self.end_bias = vocabulary.end_bias
+        """Nats that decoding adds to the logit of an infill's end, by layout: what training fitted to the model
+        (`midspan.train.ends`), and like the chat template beside the vocabulary for want of a better place."""
         """Jinja source of the family's chat format, where the vocabulary's files hold one."""
         self._fast: FastEncoder | None = None
 
@@ -225,6 +228,10 @@ class Tokenizer:
         """A tokenizer with this chat template (Jinja source); ids do not depend on it."""
         return Tokenizer(replace(self._vocabulary, chat_template=template))
 
+    def with_end_bias(self, nats: Mapping[str, float]) -> "Tokenizer":
+        """A tokenizer with another `end_bias`; ids do not depend on it."""
+        return Tokenizer(replace(self._vocabulary, end_bias=dict(nats)))
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over what determines ids: vocabulary, merges, rules, special tokens, BOS and EOS."""
@@ -253,6 +260,8 @@ class Tokenizer:
         }
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
+        if self.end_bias:
+            config[END_BIAS] = dict(self.end_bias)
         files = self._backend.files(self._post_processor())
         files["tokenizer_config.json"] = json.dumps(config, indent=2, ensure_ascii=False).encode()
         for name, data in files.items():

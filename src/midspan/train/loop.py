@@ -39,11 +39,14 @@ from midspan.model.weights import write_hf
 from midspan.rows import Rows, Source, compile_rows, rows_fingerprint
 from midspan.tokenizer import Tokenizer
 from midspan.train.checkpoint import Checkpoints, Progress
+from midspan.train.ends import end_bias
 from midspan.train.learner import Learner
 from midspan.train.parallel import Layout
+from midspan.train.probe import as_it_is
 from midspan.train.ranks import Ranks, joined_ranks
 from midspan.train.recipe import Recipe
 from midspan.train.run import alone_in, begin_run, check_rows, check_run
+from midspan.train.scores import holds_whole_layers
 from midspan.train.sources import open_sources
 from midspan.train.watch import Watcher, check_watch
 
@@ -105,8 +108,9 @@ def _train(
         console.print(f"going on from step {done.step} of {recipe.train.steps}")
     with checkpoints, Watcher(recipe, run, learner, sources, ranks, done=done, console=console) as watcher:
         _steps(recipe, learner, rows, checkpoints, done, ranks, watcher)
+    tokenizer = _ending(recipe, learner, sources, console)
     model = learner.whole_model()
-    ranks.first(lambda: _export(recipe, run, model, learner.tokenizer, console))
+    ranks.first(lambda: _export(recipe, run, model, tokenizer, console))
 
 
 def _check(recipe: Recipe, run: Path, ranks: Ranks, resume: bool) -> None:
@@ -217,6 +221,20 @@ def _signals() -> Iterator[_Asked]:
     finally:
         for number in wanted:
             signal.signal(number, before[number])
+
+
+def _ending(recipe: Recipe, learner: Learner, sources: list[Source], console: Console) -> Tokenizer:
+    """The vocabulary with what decoding adds to the end of middles; as it was where no middles were trained."""
+    tokenizer = learner.tokenizer
+    if not recipe.fim.rate or not holds_whole_layers(learner.layout):
+        return tokenizer
+    with console.status("looking where middles end"), as_it_is(learner.objective):
+        fitted = end_bias(learner.objective, tokenizer, sources)
+    if fitted is None:
+        return tokenizer
+    said = ", ".join(f"{layout} {nats:+.2f}" for layout, nats in fitted.items()) or "nothing"
+    console.print(f"added to the end's logit in decoding, in nats: {said}")
+    return tokenizer.with_end_bias(fitted)
 
 
 def _export(recipe: Recipe, run: Path, model: Llama | None, tokenizer: Tokenizer, console: Console) -> None:

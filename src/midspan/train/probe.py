@@ -19,8 +19,8 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -41,10 +41,11 @@ from midspan.train.scores import token_scores
 _CHARACTERS = 3
 """Characters for each token of a row that a hole's surroundings may have at first."""
 TrainedLayout = Literal["psm", "spm"]
+SPANS: Mapping[str, float] = {"line": 1.0}
 
 
 @dataclass(frozen=True)
-class _Text:
+class Text:
     """Something to read: its ids, and how many of the last of them are scored, which stand for so many bytes."""
 
     group: str
@@ -91,45 +92,55 @@ class Probe:
             for name, found in chosen.items()
             for document in found[:documents]
         ]
-        self._holes = list(_holes(list(chosen.values()), tokenizer, holes, row_tokens))
+        self._holes = list(holes_of(list(chosen.values()), tokenizer, holes, row_tokens))
 
     def measure(self, objective: Objective, *, step: int, tokens: int) -> EvalMetrics:
         """Put a model to the texts and holes; it is left in the mode that it was in. All ranks ask together."""
-        begun, training = time.monotonic(), objective.training
-        objective.eval()
-        try:
-            with _as_it_is():
-                read = list(self._scores(objective, self._texts))
-                infilled = list(self._scores(objective, self._holes))
-        finally:
-            objective.train(training)
+        begun = time.monotonic()
+        with as_it_is(objective):
+            read = list(read_texts(objective, self._texts, self._pass_tokens, token_scores))
+            infilled = list(read_texts(objective, self._holes, self._pass_tokens, token_scores))
         return EvalMetrics(
             step=step,
             tokens=tokens,
-            bits_per_byte=_bits_per_byte(self._texts, [losses.sum().item() for losses, _ in read]),
+            bits_per_byte=_bits_per_byte(self._texts, [losses.double().sum().item() for losses, _ in read]),
             exact_match=_means(self._holes, [float(right.all()) for _, right in infilled]),
-            middle_bits_per_byte=_bits_per_byte(self._holes, [losses[:-1].sum().item() for losses, _ in infilled]),
+            middle_bits_per_byte=_bits_per_byte(
+                self._holes, [losses[:-1].double().sum().item() for losses, _ in infilled]
+            ),
             seconds=time.monotonic() - begun,
         )
 
-    def _scores(self, objective: Objective, texts: Sequence[_Text]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The losses of each text's scored tokens (n), and which of them are the likeliest (n)."""
-        device = objective.llama.model.norm.weight.device
-        for packed in _packed(texts, self._pass_tokens):
-            ends = list(itertools.accumulate(len(text.ids) for text in packed))
-            at = [torch.arange(end - t.scored - 1, end - 1) for end, t in zip(ends, packed, strict=True)]
-            ids, at_n = torch.tensor([i for text in packed for i in text.ids]), torch.cat(at)
-            one = Pass(ids[None], Segments((0, *ends)), at_n, ids[at_n + 1])
-            losses, right = token_scores(objective, one.to(device))
-            sizes = [*map(len, at)]
-            yield from zip(torch.split(losses.double(), sizes), torch.split(right, sizes), strict=True)
+
+def read_texts(
+    objective: Objective,
+    texts: Sequence[Text],
+    pass_tokens: int,
+    score: Callable[[Objective, Pass], tuple[Tensor, ...]],
+) -> Iterator[tuple[Tensor, ...]]:
+    """What `score` says of each text's scored tokens (n), as many texts at a time as a pass has room for."""
+    device = objective.llama.model.norm.weight.device
+    for packed in _packed(texts, pass_tokens):
+        ends = list(itertools.accumulate(len(text.ids) for text in packed))
+        at = [torch.arange(end - t.scored - 1, end - 1) for end, t in zip(ends, packed, strict=True)]
+        ids, at_n = torch.tensor([i for text in packed for i in text.ids]), torch.cat(at)
+        one = Pass(ids[None], Segments((0, *ends)), at_n, ids[at_n + 1])
+        sizes = [*map(len, at)]
+        scores = score(objective, one.to(device))
+        yield from zip(*(torch.split(values_n, sizes) for values_n in scores), strict=True)
 
 
-def _as_it_is() -> AbstractContextManager[object]:
-    """Layers run uncompiled meanwhile: texts of all lengths are not worth a compilation."""
-    if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+@contextmanager
+def as_it_is(objective: Objective) -> Iterator[None]:
+    """Not trained meanwhile, and its layers uncompiled: texts of all lengths are not worth a compilation."""
+    training = objective.training
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    objective.eval()
+    try:
+        with eager:
+            yield
+    finally:
+        objective.train(training)
 
 
 def check_held_out(sources: Sequence[Source]) -> None:
@@ -152,21 +163,30 @@ def _chosen(source: Source, tokenizer: Tokenizer, count: int) -> list[Document]:
     if not isinstance(source.corpus, Corpus):
         return []
     fit = (d for d in source.corpus.documents(HELD_OUT) if d.text.strip() and tokenizer.can_encode(d.text))
-    return heapq.nsmallest(count, fit, key=lambda document: (Draws(0, 0, document.id).unit(), document.id))
+    return heapq.nsmallest(count, fit, key=order_of)
 
 
-def _reading(name: str, document: Document, tokenizer: Tokenizer, row_tokens: int) -> _Text:
+def order_of(document: Document) -> tuple[float, int]:
+    """Files in an order that says nothing of them."""
+    return Draws(0, 0, document.id).unit(), document.id
+
+
+def _reading(name: str, document: Document, tokenizer: Tokenizer, row_tokens: int) -> Text:
     """A file as it is read; without BOS, its first token has nothing to be foreseen from."""
     bos = bos_of(tokenizer)
     ids = (bos + tokenizer.encode(document.text))[:row_tokens]
     size = len(tokenizer.decode_bytes(ids[1:], leading_space=bool(bos)))
-    return _Text(name, ids, len(ids) - 1, size)
+    return Text(name, ids, len(ids) - 1, size)
 
 
-def _holes(
-    documents: Sequence[Sequence[Document]], tokenizer: Tokenizer, count: int, row_tokens: int
-) -> Iterator[_Text]:
-    """`count` lines, of the sources' files in turn, in every layout; a file that is long is cut."""
+def holes_of(
+    documents: Sequence[Sequence[Document]],
+    tokenizer: Tokenizer,
+    count: int,
+    row_tokens: int,
+    spans: Mapping[str, float] = SPANS,
+) -> Iterator[Text]:
+    """`count` middles, of the sources' files in turn, in every layout; a file that is long is cut."""
     fim = FimFormat.detect(tokenizer)
     if fim is None:
         return
@@ -176,21 +196,21 @@ def _holes(
     for document in turns:
         text = document.text[: _CHARACTERS * row_tokens]
         while done < count and text:
-            parts = split(text, Draws(0, 1, document.id), {"line": 1.0})
+            parts = split(text, Draws(0, 1, document.id), spans)
             if not parts.middle.strip():
                 break
             examples = [infill_example(tokenizer, fim, parts, layout) for layout in layouts]
             if all(len(example.ids) <= row_tokens for example in examples):
                 for layout, example in zip(layouts, examples, strict=True):
-                    yield _Text(layout, example.ids, example.num_middle, len(parts.middle.encode()))
+                    yield Text(layout, example.ids, example.num_middle, len(parts.middle.encode()))
                 done += 1
                 break
             text = text[: len(text) // 2]
 
 
-def _packed(texts: Sequence[_Text], pass_tokens: int) -> Iterator[list[_Text]]:
+def _packed(texts: Sequence[Text], pass_tokens: int) -> Iterator[list[Text]]:
     """Texts in their order, as many together as a pass has room for."""
-    row: list[_Text] = []
+    row: list[Text] = []
     for text in texts:
         if row and sum(len(t.ids) for t in row) + len(text.ids) > pass_tokens:
             yield row
@@ -200,7 +220,7 @@ def _packed(texts: Sequence[_Text], pass_tokens: int) -> Iterator[list[_Text]]:
         yield row
 
 
-def _bits_per_byte(texts: Sequence[_Text], nats: Sequence[float]) -> dict[str, float]:
+def _bits_per_byte(texts: Sequence[Text], nats: Sequence[float]) -> dict[str, float]:
     """Bits over bytes of each group of texts."""
     found = {}
     for name, chosen in _groups(texts):
@@ -210,11 +230,11 @@ def _bits_per_byte(texts: Sequence[_Text], nats: Sequence[float]) -> dict[str, f
     return found
 
 
-def _means(texts: Sequence[_Text], values: Sequence[float]) -> dict[str, float]:
+def _means(texts: Sequence[Text], values: Sequence[float]) -> dict[str, float]:
     return {name: sum(values[n] for n in chosen) / len(chosen) for name, chosen in _groups(texts)}
 
 
-def _groups(texts: Sequence[_Text]) -> Iterable[tuple[str, list[int]]]:
+def _groups(texts: Sequence[Text]) -> Iterable[tuple[str, list[int]]]:
     groups: dict[str, list[int]] = {}
     for n, text in enumerate(texts):
         groups.setdefault(text.group, []).append(n)
