@@ -28,7 +28,7 @@ def test_the_bias_is_one_that_ends_most_middles_in_their_place_and_not_before() 
     assert 2 < fit([hole] * 5 + [np.array([0.5, 3.0])] * 3) <= 5
     assert fit([np.array([3.0, -1.0])] * 5) == 0
     assert fit([np.array([1.0])] * 5) > 1
-    assert fit([np.array([-1.0, -2.0])] * 5) < -1
+    assert -2 < fit([np.array([-1.0, -2.0])] * 5) <= -1
 
 
 def test_one_hole_of_many_is_no_reason() -> None:

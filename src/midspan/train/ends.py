@@ -10,7 +10,7 @@ A hole in a file that was trained on, with its true middle:
     ... return x + y <EOT>         each place says how many nats the end lacks to be the likeliest token
       5   7   9  6   2             with 2 < bias <= 5 the end is chosen where it belongs, and only there
 
-The bias is one that fits most holes. Where none fits a twentieth of the holes more than no bias does, it is 0.
+Of the biases that fit most holes, or a twentieth of them fewer, it is the smallest; 0 where nothing helps.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def end_bias(objective: Objective, tokenizer: Tokenizer, sources: Sequence[Sourc
 
 
 def fit(lacking: Sequence[np.ndarray]) -> float:
-    """The bias under which most middles end in their last place and in none before.
+    """The smallest bias under which about as many middles as under any end in their last place and in none before.
 
     Args:
         lacking: of each hole, the nats that the end lacks at each place of the middle and behind it.
@@ -73,7 +73,7 @@ def fit(lacking: Sequence[np.ndarray]) -> float:
     inside = np.array([lacks_n[:-1].min(initial=np.inf) for lacks_n in lacking])
     fits = ((ends < CHOICES[:, None]) & (inside >= CHOICES[:, None])).sum(axis=1)
     as_good = CHOICES[fits >= fits.max() - len(ends) / 20]
-    return 0.0 if 0.0 in as_good else float(as_good[len(as_good) // 2])
+    return float(min(as_good, key=abs))
 
 
 def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> list[Document]:
