@@ -41,7 +41,7 @@ KNOWN_ROWS = 10
 """The rate of the sentinels' rows, times the others', where a model knows them already."""
 MINUTES = 10.0
 """Of training as timed at the start; the whole demo takes four more."""
-STEPS = (100, 1200)
+STEPS = (50, 1200)
 """The fewest that show something, and the most."""
 console = Console(highlight=False)
 
