@@ -10,13 +10,16 @@ interrupted at any time and started again to go on.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shlex
 import subprocess
 import sys
 import sysconfig
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from rich.console import Console
 from rich.text import Text
@@ -24,6 +27,7 @@ from rich.text import Text
 from midspan.cache import DEFAULT
 from midspan.evaluate.metrics import edit_similarity
 from midspan.evaluate.pages.heldout import examples
+from midspan.files import atomic_folder
 from midspan.plan.measure import steps_within
 from midspan.train import load_recipe, read_recipe
 
@@ -74,8 +78,9 @@ def main() -> None:
     base, sources = "smollm2-135m", [Path(paths["stdlib"]), Path(paths["purelib"])]
     options = ["--languages", "python", "--held-out", HELD_OUT, "--exclude", LEFT_OUT, "--workers", "2"]
     if asked.code:
-        base, sources = DEFAULT, [folder_of_packages(folder) for folder in asked.code]
-        options = ["--held-out-share", str(asked.held_out_share), "--workers", "2"]
+        aside = run.with_name(f"{run.name}-code")
+        base, sources = DEFAULT, [folder_of_packages(plain_folder(folder, aside)) for folder in asked.code]
+        options = ["--held-out", held_out_of(sources, asked.held_out_share), "--workers", "2"]
     midspan("models", "pull", base)
     midspan("corpus", "build", *sources, *options, "--out", corpus)
     recipe = REPOSITORY / "recipes" / "smol" / "code.toml"
@@ -97,6 +102,33 @@ def main() -> None:
         f"midspan train {recipe} --set data.corpus=my-corpus --set train.steps=1000 --out runs/mine",
     ):
         console.print(f"  {line}", style="cyan")
+
+
+def plain_folder(folder: Path, aside: Path) -> Path:
+    """A repository's files at HEAD: by itself it is one group, of which nothing can be held out."""
+    if not (folder / ".git").exists():
+        return folder
+    files = aside / folder.resolve().name
+    if not files.exists():
+        with atomic_folder(files) as made, TemporaryFile() as archive:
+            subprocess.run(["git", "-C", folder, "archive", "HEAD"], stdout=archive, check=True)
+            archive.seek(0)
+            subprocess.run(["tar", "-x", "-C", made], stdin=archive, check=True)
+    return files
+
+
+def held_out_of(folders: Sequence[Path], share: float) -> str:
+    """Names of packages, folders and files that are about this share of the Python in these folders, by a hash."""
+    sizes: Counter[str] = Counter()
+    for folder in folders:
+        for path in folder.rglob("*.py"):
+            sizes[path.relative_to(folder).parts[0]] += path.stat().st_size
+    wanted, taken, chosen = share * sizes.total(), 0, []
+    for name in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        if taken < wanted and taken + sizes[name] <= max(2 * wanted, sizes.total() / 3):
+            chosen.append(name)
+            taken += sizes[name]
+    return ",".join(chosen or [min(sizes, key=lambda name: sizes[name])])
 
 
 def folder_of_packages(folder: Path) -> Path:

@@ -125,6 +125,21 @@ def test_few_files_are_asked_again_elsewhere(held_out: Corpus, tokenizer: Tokeni
     assert len(places) == len(set(places))
 
 
+def test_short_files_asked_again_give_questions_of_other_names(engine: Engine, tmp_path: Path) -> None:
+    """A file that is a passage whole is one again in the next round, with other holes; it is read once."""
+    for i in range(2):
+        path = tmp_path / "source" / ("held", "train")[i] / "x.py"
+        path.parent.mkdir(parents=True)
+        path.write_text(text_of(6, i))
+    settings = corpus.CorpusConfig(held_out=("held",), quality=False, near_duplicates=False)
+    corpus.build([str(tmp_path / "source")], tmp_path / "corpus", settings)
+    task = HeldOut(data=Data(None), corpus=tmp_path / "corpus", per_kind=4, window=CONFIG.max_tokens)
+    questions = task.questions(engine)
+    assert len({question.id for question in questions}) == len(questions)
+    assert len(questions) >= 2 * 6 + 1, "asked once only"
+    assert sum(isinstance(question.prompt, Reading) for question in questions) == 1
+
+
 def test_a_corpus_without_held_out_files_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "source" / "a").mkdir(parents=True)
     (tmp_path / "source" / "a" / "x.py").write_text(text_of(10, 1))

@@ -35,7 +35,7 @@ def through_gguf(tokenizer: Tokenizer, path: Path, rows: int | None = None) -> T
 def check_same(again: Tokenizer, tokenizer: Tokenizer) -> None:
     assert again.vocab_size == tokenizer.vocab_size
     assert (again.bos_id, again.eos_id, again.add_bos) == (tokenizer.bos_id, tokenizer.eos_id, tokenizer.add_bos)
-    assert again.chat_template == tokenizer.chat_template
+    assert (again.chat_template, again.end_bias) == (tokenizer.chat_template, tokenizer.end_bias)
     ids = range(tokenizer.vocab_size)
     assert [again.piece_bytes(i) for i in ids] == [tokenizer.piece_bytes(i) for i in ids]
     assert [again.is_special(i) for i in ids] == [tokenizer.is_special(i) for i in ids]
@@ -46,8 +46,8 @@ def check_same(again: Tokenizer, tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("name", big_ones_slow([*GGUF_VOCABULARIES, "smollm2"]))
 def test_published_vocabularies_come_back(name: str, vocabulary: Vocabulary, tmp_path: Path) -> None:
-    """With sentinels where they had none, and with rows that no token has."""
-    tokenizer = with_sentinels(vocabulary(name))
+    """With sentinels where they had none, a bias of the end, and rows that no token has."""
+    tokenizer = with_sentinels(vocabulary(name)).with_end_bias({"spm": 2.75})
     check_same(through_gguf(tokenizer, tmp_path / "a.gguf", tokenizer.vocab_size + 12), tokenizer)
 
 

@@ -272,7 +272,7 @@ def test_the_bias_of_the_end_lies_beside_the_vocabulary(vocabulary: Vocabulary, 
     biased.save(tmp_path / "biased")
     assert Tokenizer.load(tmp_path / "biased").end_bias == {"spm": 3.25, "psm": -0.5}
     fields = {key: value for key, value in biased.gguf_fields().items() if "end_bias" in key}
-    assert fields == {"midspan.fim_end_bias.spm": 3.25, "midspan.fim_end_bias.psm": -0.5}
+    assert fields == {"tokenizer.fim_end_bias.spm": 3.25, "tokenizer.fim_end_bias.psm": -0.5}
     path = tmp_path / "biased" / "tokenizer_config.json"
     path.write_text(path.read_text().replace("3.25", '"much"'))
     with pytest.raises(InputError, match="fim_end_bias"):

@@ -25,7 +25,7 @@ from midspan.tokenizer.sentencepiece_backend import SentencePieceBackend, proto_
 
 Backend = SentencePieceBackend | BpeBackend
 
-END_BIAS, GGUF_END_BIAS = "fim_end_bias", "midspan.fim_end_bias."
+END_BIAS, GGUF_END_BIAS = "fim_end_bias", "tokenizer.fim_end_bias."
 """Where files say what is added to the logit of an infill's end: in tokenizer_config.json, and in GGUF."""
 _USUAL = {
     "bos_token": ("<s>", "<|begin_of_text|>", "<｜begin▁of▁sentence｜>"),

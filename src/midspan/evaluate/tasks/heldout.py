@@ -242,7 +242,8 @@ class HeldOut(Task):
                     part = passage.split(kind)
                     size = infill_example(tokenizer, fim, part, layout).num_middle - 1
                     found.append(_question(passage, kind, layout, part, size))
-        return found + [_reading(passage, tokenizer) for passage in chosen]
+        once = {(passage.document.id, passage.offset): passage for passage in chosen}
+        return found + [_reading(passage, tokenizer) for passage in once.values()]
 
     def score(self, question: Question, answer: Answer, evidence: Evidence) -> Scores:
         """See `Task`."""
@@ -265,7 +266,7 @@ class HeldOut(Task):
 def _question(passage: Passage, kind: Kind, layout: TrainedLayout, part: Split, size: int) -> Question:
     document = passage.document
     return Question(
-        id=f"{document.id:016x}/{passage.offset}/{kind}/{layout}",
+        id=f"{document.id:016x}/{passage.offset + len(part.prefix)}+{len(part.middle)}/{kind}/{layout}",
         prompt=Hole(prefix=part.prefix, suffix=part.suffix, layout=layout, heal=True, middle=part.middle),
         row={"group": document.group, "path": document.path, "kind": kind, "layout": layout, "truth": part.middle},
         groups=(f"{layout} all", f"{layout} {kind}"),
