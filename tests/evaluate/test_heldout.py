@@ -130,10 +130,10 @@ def test_short_files_asked_again_give_questions_of_other_names(engine: Engine, t
     for i in range(2):
         path = tmp_path / "source" / ("held", "train")[i] / "x.py"
         path.parent.mkdir(parents=True)
-        path.write_text(text_of(6, i))
+        path.write_text(text_of(10, i))
     settings = corpus.CorpusConfig(held_out=("held",), quality=False, near_duplicates=False)
     corpus.build([str(tmp_path / "source")], tmp_path / "corpus", settings)
-    task = HeldOut(data=Data(None), corpus=tmp_path / "corpus", per_kind=4, window=CONFIG.max_tokens)
+    task = HeldOut(data=Data(None), corpus=tmp_path / "corpus", per_kind=4, window=400)
     questions = task.questions(engine)
     assert len({question.id for question in questions}) == len(questions)
     assert len(questions) >= 2 * 6 + 1, "asked once only"
