@@ -79,8 +79,11 @@ def main() -> None:
     options = ["--languages", "python", "--held-out", HELD_OUT, "--exclude", LEFT_OUT, "--workers", "2"]
     if asked.code:
         aside = run.with_name(f"{run.name}-code")
-        base, sources = DEFAULT, [folder_of_packages(plain_folder(folder, aside)) for folder in asked.code]
-        options = ["--held-out", held_out_of(sources, asked.held_out_share), "--workers", "2"]
+        folders = [plain_folder(folder, aside / str(number)) for number, folder in enumerate(asked.code)]
+        base, sources, share = DEFAULT, [folder_of_packages(folder) for folder in folders], asked.held_out_share
+        names = held_out_of(sources, share)
+        options = ["--held-out", names] if names else ["--held-out-share", str(share)]
+        options += ["--workers", "2"]
     midspan("models", "pull", base)
     midspan("corpus", "build", *sources, *options, "--out", corpus)
     recipe = REPOSITORY / "recipes" / "smol" / "code.toml"
@@ -111,14 +114,15 @@ def plain_folder(folder: Path, aside: Path) -> Path:
     files = aside / folder.resolve().name
     if not files.exists():
         with atomic_folder(files) as made, TemporaryFile() as archive:
-            subprocess.run(["git", "-C", folder, "archive", "HEAD"], stdout=archive, check=True)
+            if subprocess.run(["git", "-C", folder, "archive", "HEAD"], stdout=archive, check=False).returncode:
+                sys.exit(f"{folder} has no commit that git can read; commit its files, or name a folder in it")
             archive.seek(0)
             subprocess.run(["tar", "-x", "-C", made], stdin=archive, check=True)
     return files
 
 
 def held_out_of(folders: Sequence[Path], share: float) -> str:
-    """Names of packages, folders and files that are about this share of the Python in these folders, by a hash."""
+    """Names of packages, folders and files with about this share of the Python in these, by a hash; or nothing."""
     sizes: Counter[str] = Counter()
     for folder in folders:
         for path in folder.rglob("*.py"):
@@ -128,7 +132,7 @@ def held_out_of(folders: Sequence[Path], share: float) -> str:
         if taken < wanted and taken + sizes[name] <= max(2 * wanted, sizes.total() / 3):
             chosen.append(name)
             taken += sizes[name]
-    return ",".join(chosen or [min(sizes, key=lambda name: sizes[name])])
+    return ",".join(chosen or sorted(sizes, key=lambda name: sizes[name])[:1])
 
 
 def folder_of_packages(folder: Path) -> Path:

@@ -53,10 +53,10 @@ class Tokenizer:
         self.has_leading_space = self._backend.has_leading_space
         """Whether `encode` puts an implicit space in front, as SentencePiece does."""
         self.chat_template = vocabulary.chat_template
+        """Jinja source of the family's chat format, where the vocabulary's files hold one."""
         self.end_bias = vocabulary.end_bias
         """Nats that decoding adds to the logit of an infill's end, by layout: what training fitted to the model
         (`midspan.train.ends`), and like the chat template beside the vocabulary for want of a better place."""
-        """Jinja source of the family's chat format, where the vocabulary's files hold one."""
         self._fast: FastEncoder | None = None
 
     @staticmethod

@@ -34,6 +34,8 @@ from midspan.train.scores import lacks
 
 HOLES, CHARACTERS, ROW_TOKENS = 64, 800, 1024
 """Of all sources together; of the piece of a file around each; and the most tokens of one with its sentinels."""
+LOOKED_AT = 100_000
+"""Files of a source among which those with holes are chosen: a large corpus is not read whole for a number."""
 MIDDLES = {"line": 2.0, "lines": 1.0}
 """What people ask for at a cursor."""
 CHOICES = np.arange(-16, 33) / 4
@@ -46,7 +48,8 @@ def end_bias(objective: Objective, tokenizer: Tokenizer, sources: Sequence[Sourc
     None where there is nothing to fit: no sentinels, or no code among the sources.
     """
     fim = FimFormat.detect(tokenizer)
-    found = [_pieces(source.corpus, tokenizer) for source in sources if isinstance(source.corpus, Corpus)]
+    corpora = [source.corpus for source in sources if isinstance(source.corpus, Corpus)]
+    found = [_pieces(corpus, tokenizer) for corpus in corpora] if fim is not None else []
     if fim is None or not any(found):
         return None
 
@@ -79,7 +82,7 @@ def fit(lacking: Sequence[np.ndarray]) -> float:
 def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> list[Document]:
     """Some lines of the first files by a hash; of long ones from a quarter on, behind imports and licences."""
     pieces = []
-    for document in heapq.nsmallest(HOLES, corpus.documents(TRAIN), key=order_of):
+    for document in heapq.nsmallest(HOLES, itertools.islice(corpus.documents(TRAIN), LOOKED_AT), key=order_of):
         lines = document.text.splitlines(keepends=True)
         if len(document.text) > CHARACTERS:
             lines = lines[len(lines) // 4 :]

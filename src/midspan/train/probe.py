@@ -41,7 +41,8 @@ from midspan.train.scores import token_scores
 _CHARACTERS = 3
 """Characters for each token of a row that a hole's surroundings may have at first."""
 TrainedLayout = Literal["psm", "spm"]
-SPANS: Mapping[str, float] = {"line": 1.0}
+LINES: Mapping[str, float] = {"line": 1.0}
+"""The middles that are taken out."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def holes_of(
     tokenizer: Tokenizer,
     count: int,
     row_tokens: int,
-    spans: Mapping[str, float] = SPANS,
+    spans: Mapping[str, float] = LINES,
 ) -> Iterator[Text]:
     """`count` middles, of the sources' files in turn, in every layout; a file that is long is cut."""
     fim = FimFormat.detect(tokenizer)
