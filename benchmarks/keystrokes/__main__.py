@@ -32,6 +32,7 @@ from midspan.engine.remote import RemoteEngine
 from midspan.engine.session import Session
 from midspan.fim.format import FimFormat
 from midspan.fim.stops import EDITOR
+from midspan.model.precision import computed_in
 from midspan.tokenizer import Tokenizer
 from midspan.train.base import prepare_base
 
@@ -116,7 +117,7 @@ def main() -> None:
         arguments.traces, arguments.keys = 1, 4
     torch.set_num_threads(2)
     bench = Bench("keystrokes", threads=2, runs=1)
-    model, tokenizer = prepare_base(arguments.model, torch.bfloat16)
+    model, tokenizer = prepare_base(arguments.model, computed_in(torch.bfloat16, "cpu"))
     engine = Engine(model, tokenizer, max_batch=4, decoder=open_decoder(model, arguments.decoder, 8))
     scale = 8 if arguments.quick else 1
     places = traces(tokenizer, arguments.traces, prefix_tokens=PREFIX // scale, suffix_tokens=SUFFIX // scale)

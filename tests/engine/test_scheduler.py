@@ -236,9 +236,9 @@ def run_and_cancel(number: int, seed: int) -> None:
             done += 1
             assert not set("".join(handle)) & {"\ue000"}
             assert all(f"<{word}>" not in handle.result().text for word in ("PRE", "SUF", "MID", "EOT"))
-            assert handle.result().reason in {"cancelled", "deadline", "length", "eot", "suffix", "dedent"} | {
-                "bracket",
-                "repetition",
+            assert handle.result().reason in {
+                *("cancelled", "deadline", "length", "eot"),
+                *("suffix", "dedent", "bracket", "repetition", "trifle"),
             }
         busy = {running.slot for running in engine.scheduler.running}
         assert engine.slots._busy == busy
@@ -263,14 +263,15 @@ def test_cancelling_at_random_leaks_nothing_over_many_requests() -> None:
     run_and_cancel(10_000, seed=1)
 
 
-def test_no_sentinel_reaches_a_text() -> None:
+@pytest.mark.parametrize("requests", [60, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_no_sentinel_reaches_a_text(requests: int) -> None:
     """Files that talk about sentinels, models that write them, every layout: no sentinel is ever in a text."""
     rng = random.Random(7)
     sentinels = [i for i in range(TOKENIZER.vocab_size) if TOKENIZER.is_special(i)]
     eager = SampleConfig(temperature=1.0, logit_bias=dict.fromkeys(sentinels, 3.0))
     engine = engine_of()
     pieces = ["<PRE>", "<SUF>", "<EOT>", " <MID>", "x = ", "\n", "é", "</s>", "(", "日"]
-    for number in range(60):
+    for number in range(requests):
         prefix, suffix = ("".join(rng.choices(pieces, k=rng.randrange(9))) for _ in range(2))
         options = {
             "sample": eager,
