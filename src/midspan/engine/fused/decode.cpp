@@ -156,28 +156,8 @@ struct Decoder {
     if (shape.bits == 16) return;
     const int zero = shape.bits == 8 ? 128 : 8;
     const size_t groups = size_t(rows) * to.columns / kGroup;
-    for (size_t g = 0; g < groups; g++) {
-      const float* x = to.x.data() + g * kGroup;
-      int8_t* q = to.q.data() + g * kGroup;
-      const Lanes v[2] = {lanes(x), lanes(x + 16)};
-      const Lanes size[2] = {v[0] < 0.0f ? -v[0] : v[0], v[1] < 0.0f ? -v[1] : v[1]};
-      const Lanes larger = size[0] > size[1] ? size[0] : size[1];
-      float most = 0;
-      for (int i = 0; i < 16; i++) most = larger[i] > most ? larger[i] : most;
-      const float inverse = most > 0 ? 127.0f / most : 0.0f;
-      Ints both = {};
-      for (int i = 0; i < 2; i++) {
-        const Lanes scaled = v[i] * inverse;
-        const Ints steps = __builtin_convertvector(scaled + (scaled < 0.0f ? Lanes{} - 0.5f : Lanes{} + 0.5f), Ints);
-        const Bytes small = __builtin_convertvector(steps, Bytes);
-        std::memcpy(q + 16 * i, &small, sizeof(small));
-        both += steps;
-      }
-      int32_t sum = 0;
-      for (int i = 0; i < 16; i++) sum += both[i];
-      to.scale[g] = most / 127.0f;
-      to.offset[g] = -zero * sum;
-    }
+    for (size_t g = 0; g < groups; g++)
+      to.offset[g] = -zero * quantised(to.x.data() + g * kGroup, to.q.data() + g * kGroup, &to.scale[g]);
   }
 
   // Many tokens, each thread its share, as bfloat16 rows in `many`; threads meet before they go on.
@@ -442,24 +422,27 @@ struct Decoder {
             continue;
           }
         for (int t = 0; t < span.count; t++) {
-          float* to = part(thread, token + t) + size_t(h) * groups * (e + 2);
           for (int g = 0; g < groups; g++) {
-            float* p = to + size_t(g) * (e + 2);
+            float* p = part(thread, token + t) + size_t(h * groups + g) * (e + 2);
             p[0] = -1e30f, p[1] = 0;
             std::memset(p + 2, 0, sizeof(float) * e);
             turn(qkv.data() + size_t(token + t) * all + (h * groups + g) * e, span.start + t,
-                 mine.queries.data() + g * e);
+                 mine.queries.data() + size_t(t * groups + g) * e);
           }
-          const int end = span.start + t + 1;
-          for (int j = thread * kTile; j < end; j += shape.threads * kTile) {
-            const int tile = end - j < kTile ? end - j : kTile;
-            const Number *tile_k = k + size_t(j) * e, *tile_v = v + size_t(j) * e;
+        }
+        // A tile is read once for all tokens.
+        for (int j = thread * kTile; j < span.start + span.count; j += shape.threads * kTile) {
+          const Number *tile_k = k + size_t(j) * e, *tile_v = v + size_t(j) * e;
+          for (int t = j > span.start ? j - span.start : 0; t < span.count; t++) {
+            const int left = span.start + t + 1 - j, tile = left < kTile ? left : kTile;
+            const float* q = mine.queries.data() + size_t(t) * groups * e;
+            float* to = part(thread, token + t) + size_t(h) * groups * (e + 2);
             switch (e) {
-              case 64: share<Number, 64>(tile_k, tile_v, tile, groups, e, mine, to); break;
-              case 80: share<Number, 80>(tile_k, tile_v, tile, groups, e, mine, to); break;
-              case 96: share<Number, 96>(tile_k, tile_v, tile, groups, e, mine, to); break;
-              case 128: share<Number, 128>(tile_k, tile_v, tile, groups, e, mine, to); break;
-              default: share<Number, 0>(tile_k, tile_v, tile, groups, e, mine, to);
+              case 64: share<Number, 64>(tile_k, tile_v, tile, groups, e, q, mine, to); break;
+              case 80: share<Number, 80>(tile_k, tile_v, tile, groups, e, q, mine, to); break;
+              case 96: share<Number, 96>(tile_k, tile_v, tile, groups, e, q, mine, to); break;
+              case 128: share<Number, 128>(tile_k, tile_v, tile, groups, e, q, mine, to); break;
+              default: share<Number, 0>(tile_k, tile_v, tile, groups, e, q, mine, to);
             }
           }
         }
@@ -521,21 +504,22 @@ struct Decoder {
   // One tile of keys into the running softmax of the query heads that share them. kDim is the head's size where it
   // is a multiple of 16 that was compiled for, else 0.
   template <class Number, int kDim>
-  void share(const Number* k, const Number* v, int tile, int groups, int dim, Local& mine, float* to) {
+  void share(const Number* k, const Number* v, int tile, int groups, int dim, const float* queries, Local& mine,
+             float* to) {
     constexpr int kLanes = kDim ? kDim / 16 : 1;
     const int e = kDim ? kDim : dim;
     const float scale = 1.0f / std::sqrt(float(e));
     constexpr bool kPairs = kHasPairs && kDim && kDim % 32 == 0 && std::is_same_v<Number, uint16_t>;
     constexpr bool kEights = !kPairs && kHasEights && kDim;
     if constexpr (kPairs) {
-      scores_by_pairs<kDim>(k, tile, groups, mine.queries.data(), scale, mine.scores.data());
+      scores_by_pairs<kDim>(k, tile, groups, queries, scale, mine.scores.data());
     } else if constexpr (kEights) {
-      scores_by_eights<kDim>(k, tile, groups, mine.queries.data(), scale, mine.scores.data());
+      scores_by_eights<kDim>(k, tile, groups, queries, scale, mine.scores.data());
     } else if (kDim) {
       for (int j0 = 0; j0 < tile; j0 += 16)
         for (int g = 0; g < groups; g++) {
           Lanes q[kLanes], dots[16] = {};
-          for (int i = 0; i < kLanes; i++) q[i] = lanes(mine.queries.data() + g * e + 16 * i);
+          for (int i = 0; i < kLanes; i++) q[i] = lanes(queries + g * e + 16 * i);
           const int keys = tile - j0 < 16 ? tile - j0 : 16;
           for (int j = 0; j < keys; j++)
             for (int i = 0; i < kLanes; i++) dots[j] += q[i] * lanes(k + size_t(j0 + j) * e + 16 * i);
@@ -546,24 +530,28 @@ struct Decoder {
       for (int j = 0; j < tile; j++)
         for (int g = 0; g < groups; g++) {
           float sum = 0;
-          for (int i = 0; i < e; i++) sum += load(k[size_t(j) * e + i]) * mine.queries[g * e + i];
+          for (int i = 0; i < e; i++) sum += load(k[size_t(j) * e + i]) * queries[g * e + i];
           mine.scores[g * kTile + j] = sum * scale;
         }
     }
     for (int g = 0; g < groups; g++) {
       float *p = to + size_t(g) * (e + 2), *score = mine.scores.data() + g * kTile, *y = p + 2;
       for (int j = tile; j < padded(tile, 16); j++) score[j] = -1e30f;
-      float most = p[0];
-      for (int j = 0; j < tile; j++) most = score[j] > most ? score[j] : most;
+      Vec top = vec(score);
+      for (int j = kVector; j < tile; j += kVector) top = larger(top, vec(score + j));
+      float all[kVector];
+      std::memcpy(all, &top, sizeof(top));
+      const float found = largest_of(all, kVector), most = found > p[0] ? found : p[0];
       const float kept = exp_(p[0] - most);
-      Lanes sums = {};
-      for (int j = 0; j < tile; j += 16) {
-        const Lanes exponentials = exps(lanes(score + j) - most);
+      Vec sums = {};
+      for (int j = 0; j < tile; j += kVector) {
+        const Vec exponentials = exps(vec(score + j) - most);
         std::memcpy(score + j, &exponentials, sizeof(exponentials));
         sums += exponentials;
       }
+      std::memcpy(all, &sums, sizeof(sums));
       float total = 0;
-      for (int i = 0; i < 16; i++) total += sums[i];
+      for (int i = 0; i < kVector; i++) total += all[i];
       p[0] = most, p[1] = p[1] * kept + total;
       mine.kept[g] = kept;
       if constexpr (kPairs || kEights) continue;  // below, of several queries at once
@@ -839,7 +827,7 @@ void* midspan_open(const Shape* shape, const Layer* layers, const uint16_t* embe
   for (auto& one : decoder->local) {
     one.low.reserve(rank, kFew, false);
     one.tokens.reserve(widest, kFew, shape->bits != 16);
-    one.queries.resize(q_size);
+    one.queries.resize(size_t(kFew) * groups * shape->head_dim);
     one.scores.resize(size_t(shape->heads) * kTile), one.kept.resize(shape->heads);
     one.joined.resize(size_t(kFew) * (q_size > shape->hidden ? q_size : shape->hidden));
     if (!decoder->tiles_allowed) continue;

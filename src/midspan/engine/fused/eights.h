@@ -29,17 +29,21 @@ inline void scores_of(const Number* k, int tile, const float* queries, float sca
   for (int j0 = 0; j0 < tile; j0 += 8) {
     const int keys = tile - j0 < 8 ? tile - j0 : 8;
     __m256 dots[kGroups][8];
-    for (int j = 0; j < 8; j++) {
-      const Number* key = k + size_t(j0 + (j < keys ? j : 0)) * kDim;  // never behind the tile's last key
-      __m256 sum[kGroups];
-      for (int g = 0; g < kGroups; g++) sum[g] = _mm256_setzero_ps();
+    for (int j = 0; j < 8; j += 2) {  // never behind the tile's last key
+      const Number* key = k + size_t(j0 + (j < keys ? j : 0)) * kDim;
+      const Number* next = k + size_t(j0 + (j + 1 < keys ? j + 1 : 0)) * kDim;
+      __m256 sum[kGroups][2];
+      for (int g = 0; g < kGroups; g++) sum[g][0] = sum[g][1] = _mm256_setzero_ps();
 #pragma GCC unroll 16
       for (int i = 0; i < kDim; i += 8) {
-        const __m256 part = eight(key + i);
-        for (int g = 0; g < kGroups; g++)
-          sum[g] = _mm256_fmadd_ps(part, _mm256_loadu_ps(queries + g * kDim + i), sum[g]);
+        const __m256 part[2] = {eight(key + i), eight(next + i)};
+        for (int g = 0; g < kGroups; g++) {
+          const __m256 query = _mm256_loadu_ps(queries + g * kDim + i);
+          sum[g][0] = _mm256_fmadd_ps(part[0], query, sum[g][0]);
+          sum[g][1] = _mm256_fmadd_ps(part[1], query, sum[g][1]);
+        }
       }
-      for (int g = 0; g < kGroups; g++) dots[g][j] = sum[g];
+      for (int g = 0; g < kGroups; g++) dots[g][j] = sum[g][0], dots[g][j + 1] = sum[g][1];
     }
     for (int g = 0; g < kGroups; g++)
       _mm256_storeu_ps(scores + g * kTile + j0, _mm256_mul_ps(sums_of_eights(dots[g]), _mm256_set1_ps(scale)));

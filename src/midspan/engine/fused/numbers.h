@@ -179,22 +179,89 @@ inline float exp_(float x) {
 }
 
 typedef int32_t Ints __attribute__((vector_size(64)));
-typedef int8_t Bytes __attribute__((vector_size(16)));
 
-// As exp_, sixteen at a time.
-inline Lanes exps(Lanes x) {
-  x = x < -87.0f ? Lanes{} - 87.0f : x;
-  const Lanes t = x * 1.44269504f;
-  const Ints whole = __builtin_convertvector(t + (t < 0.0f ? Lanes{} - 0.5f : Lanes{} + 0.5f), Ints);
-  const Lanes n = __builtin_convertvector(whole, Lanes);
-  const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  Lanes p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+// As many floats as a register holds: of wider vectors, compilers choose and convert one lane at a time.
+#if defined(__AVX512F__)
+constexpr int kVector = 16;
+#elif defined(__AVX2__)
+constexpr int kVector = 8;
+#else
+constexpr int kVector = 4;
+#endif
+typedef float Vec __attribute__((vector_size(4 * kVector)));
+typedef int32_t VecInts __attribute__((vector_size(4 * kVector)));
+
+inline Vec vec(const float* from) {
+  Vec x;
+  std::memcpy(&x, from, sizeof(x));
+  return x;
+}
+inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+inline VecInts nearest(Vec x) {  // halves away from zero
+  return __builtin_convertvector(x + (x < 0.0f ? Vec{} - 0.5f : Vec{} + 0.5f), VecInts);
+}
+
+// As exp_, a register at a time.
+inline Vec exps(Vec x) {
+  x = larger(x, Vec{} - 87.0f);
+  const VecInts whole = nearest(x * 1.44269504f);
+  const Vec n = __builtin_convertvector(whole, Vec);
+  const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Vec p = 1.9875691500e-4f * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  return p * (Lanes)((whole + 127) << 23);
+  return p * (Vec)((whole + 127) << 23);
+}
+
+#if !defined(__AVX512F__)
+inline Lanes exps(Lanes x) {
+  Vec part[16 / kVector];
+  std::memcpy(part, &x, sizeof(x));
+  for (Vec& one : part) one = exps(one);
+  std::memcpy(&x, part, sizeof(x));
+  return x;
+}
+#endif
+
+inline float largest_of(const float* x, int n) {
+  float most = x[0];
+  for (int i = 1; i < n; i++) most = x[i] > most ? x[i] : most;
+  return most;
+}
+
+// A group of floats as int8, by its largest; the sum of what they became.
+inline int32_t quantised(const float* x, int8_t* q, float* scale) {
+  constexpr int kParts = kGroup / kVector;
+  Vec v[kParts], most = {};
+  for (int i = 0; i < kParts; i++) {
+    v[i] = vec(x + i * kVector);
+    most = larger(most, larger(v[i], -v[i]));
+  }
+  float all[kVector];
+  std::memcpy(all, &most, sizeof(most));
+  const float largest = largest_of(all, kVector), inverse = largest > 0 ? 127.0f / largest : 0.0f;
+  VecInts steps[kParts], total = {};
+  for (int i = 0; i < kParts; i++) total += steps[i] = nearest(v[i] * inverse);
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  const __m256i pairs[2] = {_mm256_packs_epi32((__m256i)steps[0], (__m256i)steps[1]),
+                            _mm256_packs_epi32((__m256i)steps[2], (__m256i)steps[3])};
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(pairs[0], pairs[1]), order);
+  _mm256_storeu_si256((__m256i*)q, bytes);
+#else
+  typedef int8_t Small __attribute__((vector_size(kVector)));
+  for (int i = 0; i < kParts; i++) {
+    const Small small = __builtin_convertvector(steps[i], Small);
+    std::memcpy(q + i * kVector, &small, sizeof(small));
+  }
+#endif
+  *scale = largest / 127.0f;
+  int32_t sum = 0;
+  for (int i = 0; i < kVector; i++) sum += total[i];
+  return sum;
 }
 
 }  // namespace

@@ -83,37 +83,47 @@ inline __m256i dot_(__m256i acc, __m256i w, __m256i a) {
 
 template <int kBits, int M>
 inline void block_int(const uint8_t* w, const Tokens& a, int t0, float (*out)[kRows]) {
+  constexpr int kHalves = M > 2 ? 1 : 2;  // of sixteen rows at once
   const int supers = a.columns / kDeep, groups = a.columns / kGroup;
   const __m256i low = _mm256_set1_epi8(15);
   const size_t size = 64 + kDeep * kRows * kBits / 8;
-  for (int half = 0; half < 2; half++) {
-    __m256 sum[M];
-    for (int t = 0; t < M; t++) sum[t] = _mm256_setzero_ps();
+  for (int h0 = 0; h0 < 2; h0 += kHalves) {
+    __m256 sum[M][kHalves];
+    for (int t = 0; t < M; t++)
+      for (int h = 0; h < kHalves; h++) sum[t][h] = _mm256_setzero_ps();
     for (int b = 0; b < supers; b++) {
       const uint8_t* block = w + size * b;
-      const __m256 d[2] = {_mm256_cvtph_ps(_mm_load_si128((const __m128i*)(block + 16 * half))),
-                           _mm256_cvtph_ps(_mm_load_si128((const __m128i*)(block + 32 + 16 * half)))};
+      if (h0 + kHalves == 2)  // the next sixteen rows come from memory meanwhile
+        for (size_t i = 0; i < size; i += 64) __builtin_prefetch(block + size * supers + i);
       for (int g = 0; g < 2; g++) {
-        __m256i acc[M];
+        __m256i acc[M][kHalves];
         for (int t = 0; t < M; t++)
-          acc[t] = _mm256_set1_epi32(kBits == 8 ? 0 : a.offset[size_t(t0 + t) * groups + 2 * b + g]);
+          for (int h = 0; h < kHalves; h++)
+            acc[t][h] = _mm256_set1_epi32(kBits == 8 ? 0 : a.offset[size_t(t0 + t) * groups + 2 * b + g]);
         for (int j = 0; j < 8; j++) {
-          const uint8_t* at = block + 64 + 64 * j + 32 * half + (kBits == 8 ? 512 * g : 0);
-          __m256i v = _mm256_load_si256((const __m256i*)at);
-          if (kBits == 4) v = _mm256_and_si256(g ? _mm256_srli_epi16(v, 4) : v, low);
+          const uint8_t* at = block + 64 + 64 * j + (kBits == 8 ? 512 * g : 0);
+          __m256i v[kHalves];
+          for (int h = 0; h < kHalves; h++) {
+            v[h] = _mm256_load_si256((const __m256i*)(at + 32 * (h0 + h)));
+            if (kBits == 4) v[h] = _mm256_and_si256(g ? _mm256_srli_epi16(v[h], 4) : v[h], low);
+          }
           for (int t = 0; t < M; t++) {
             int32_t four;
             std::memcpy(&four, a.q.data() + size_t(t0 + t) * a.columns + b * kDeep + g * kGroup + 4 * j, 4);
-            acc[t] = dot_<kBits>(acc[t], v, _mm256_set1_epi32(four));
+            for (int h = 0; h < kHalves; h++) acc[t][h] = dot_<kBits>(acc[t][h], v[h], _mm256_set1_epi32(four));
           }
         }
-        for (int t = 0; t < M; t++) {
-          const __m256 s = _mm256_mul_ps(d[g], _mm256_set1_ps(a.scale[size_t(t0 + t) * groups + 2 * b + g]));
-          sum[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[t]), s, sum[t]);
+        for (int h = 0; h < kHalves; h++) {
+          const __m256 d = _mm256_cvtph_ps(_mm_load_si128((const __m128i*)(block + 32 * g + 16 * (h0 + h))));
+          for (int t = 0; t < M; t++) {
+            const __m256 s = _mm256_mul_ps(d, _mm256_set1_ps(a.scale[size_t(t0 + t) * groups + 2 * b + g]));
+            sum[t][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[t][h]), s, sum[t][h]);
+          }
         }
       }
     }
-    for (int t = 0; t < M; t++) _mm256_storeu_ps(out[t] + 8 * half, sum[t]);
+    for (int t = 0; t < M; t++)
+      for (int h = 0; h < kHalves; h++) _mm256_storeu_ps(out[t] + 8 * (h0 + h), sum[t][h]);
   }
 }
 #else
