@@ -58,7 +58,9 @@ class TorchRunner:
     def __init__(self, model: Llama | Deferred, kernel: FewTokens | None = None) -> None:
         self._source = source = Deferred.of(model)
         self.max_positions = source.config.max_positions
-        self.cache = KVCache(source.config, capacity=0, num_slots=1, dtype=source.dtype, device=source.device)
+        # What a token reads of the cache soon outweighs the kernel's weights, also where the model is float32.
+        dtype = source.dtype if kernel is None else torch.bfloat16
+        self.cache = KVCache(source.config, capacity=0, num_slots=1, dtype=dtype, device=source.device)
         self._kernel = kernel
 
     def step(self, parts: Sequence[Part]) -> Tensor:

@@ -192,6 +192,5 @@ class Session:
         if len(typed) >= len(last.text):
             return b""
         # Something else was typed: line up behind its end where the suggestion has that too.
-        found = last.text.find(typed[-4:]) if typed else -1
-        at = len(typed) if found < 0 or last.text.startswith(typed) else found + len(typed[-4:])
-        return last.text[at:].encode() if typed else b""
+        found = -1 if last.text.startswith(typed) else last.text.find(typed[-4:])
+        return last.text[len(typed) if found < 0 else found + len(typed[-4:]) :].encode()

@@ -124,7 +124,7 @@ class Append:
             begin = new.stop
             k_skce[slot, :, start:end] = k_1kne[0, :, new]
             v_skce[slot, :, start:end] = v_1kne[0, :, new]
-            k_1kle, v_1kle = k_skce[slot : slot + 1, :, :end], v_skce[slot : slot + 1, :, :end]
+            k_1kle, v_1kle = (of[slot : slot + 1, :, :end].to(q_1hne.dtype) for of in (k_skce, v_skce))
             alone = start == 0 and end > 1
             outputs.append(attend(q_1hne[:, :, new], k_1kle, v_1kle, mask=mask, cached=not alone))
         return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]

@@ -1,6 +1,8 @@
 // A block of 16 rows times a few tokens, weights read once for up to eight of them.
 #pragma once
 
+#include <utility>
+
 #include "numbers.h"
 
 namespace {
@@ -70,60 +72,73 @@ inline void block_int(const uint8_t* w, const Tokens& a, int t0, float (*out)[kR
   for (int t = 0; t < M; t++) _mm512_storeu_ps(out[t], sum[t]);
 }
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-// Eight int32 of u8 times s8, four products each. |w| <= 127 beside a's sign keeps the 16-bit sums from saturating.
-template <int kBits>
-inline __m256i dot_(__m256i acc, __m256i w, __m256i a) {
-  const __m256i ones = _mm256_set1_epi16(1);
-  if (kBits == 8) {
-    w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
-    a = _mm256_sign_epi8(a, w), w = _mm256_abs_epi8(w);
-  }
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), ones));
+// f(0), f(1), ... f(N - 1) in a row, as constants: arrays that loops index stay in memory.
+template <int N, class F>
+inline void each(F f) {
+  [&]<int... i>(std::integer_sequence<int, i...>) {
+    (f(std::integral_constant<int, i>{}), ...);
+  }(std::make_integer_sequence<int, N>{});
 }
 
+// Of 4 bits, eight sums of two products (at most 15 * 127 each) fit 16 bits, and are widened once a group. Of 8, the
+// weights' signs move to the tokens, so that products are of unsigned and signed bytes and two fit 16 bits.
 template <int kBits, int M>
 inline void block_int(const uint8_t* w, const Tokens& a, int t0, float (*out)[kRows]) {
-  constexpr int kHalves = M > 2 ? 1 : 2;  // of sixteen rows at once
+  constexpr int kHalves = M > 2 ? 1 : 2;  // of sixteen rows at once, as registers allow
   const int supers = a.columns / kDeep, groups = a.columns / kGroup;
-  const __m256i low = _mm256_set1_epi8(15);
-  const size_t size = 64 + kDeep * kRows * kBits / 8;
+  const size_t columns = a.columns, size = 64 + kDeep * kRows * kBits / 8;
+  const __m256i low = _mm256_set1_epi8(15), top = _mm256_set1_epi8(-128), ones = _mm256_set1_epi16(1);
   for (int h0 = 0; h0 < 2; h0 += kHalves) {
-    __m256 sum[M][kHalves];
-    for (int t = 0; t < M; t++)
-      for (int h = 0; h < kHalves; h++) sum[t][h] = _mm256_setzero_ps();
+    __m256 sum[M * kHalves];
+    each<M * kHalves>([&](auto i) { sum[i] = _mm256_setzero_ps(); });
     for (int b = 0; b < supers; b++) {
       const uint8_t* block = w + size * b;
       if (h0 + kHalves == 2)  // the next sixteen rows come from memory meanwhile
         for (size_t i = 0; i < size; i += 64) __builtin_prefetch(block + size * supers + i);
       for (int g = 0; g < 2; g++) {
-        __m256i acc[M][kHalves];
-        for (int t = 0; t < M; t++)
-          for (int h = 0; h < kHalves; h++)
-            acc[t][h] = _mm256_set1_epi32(kBits == 8 ? 0 : a.offset[size_t(t0 + t) * groups + 2 * b + g]);
-        for (int j = 0; j < 8; j++) {
-          const uint8_t* at = block + 64 + 64 * j + (kBits == 8 ? 512 * g : 0);
-          __m256i v[kHalves];
-          for (int h = 0; h < kHalves; h++) {
-            v[h] = _mm256_load_si256((const __m256i*)(at + 32 * (h0 + h)));
-            if (kBits == 4) v[h] = _mm256_and_si256(g ? _mm256_srli_epi16(v[h], 4) : v[h], low);
-          }
-          for (int t = 0; t < M; t++) {
+        const int8_t* q = a.q.data() + t0 * columns + b * kDeep + g * kGroup;
+        const uint8_t* at = block + 64 + (kBits == 8 ? 512 * g : 0) + 32 * h0;
+        __m256i acc[M * kHalves];
+        each<M * kHalves>([&](auto i) { acc[i] = _mm256_setzero_si256(); });
+#pragma GCC unroll 1
+        for (int j = 0; j < 8; j++, at += 64, q += 4) {
+          __m256i weights[kHalves], size_of[kHalves];
+          each<kHalves>([&](auto h) {
+            const __m256i v = _mm256_load_si256((const __m256i*)(at + 32 * h));
+            weights[h] = kBits == 8 ? _mm256_xor_si256(v, top) : _mm256_and_si256(g ? _mm256_srli_epi16(v, 4) : v, low);
+            size_of[h] = _mm256_abs_epi8(weights[h]);
+          });
+          each<M>([&](auto t) {
             int32_t four;
-            std::memcpy(&four, a.q.data() + size_t(t0 + t) * a.columns + b * kDeep + g * kGroup + 4 * j, 4);
-            for (int h = 0; h < kHalves; h++) acc[t][h] = dot_<kBits>(acc[t][h], v[h], _mm256_set1_epi32(four));
-          }
+            std::memcpy(&four, q + t * columns, 4);
+            const __m256i token = _mm256_set1_epi32(four);
+            each<kHalves>([&](auto h) {
+              constexpr int i = t * kHalves + h;
+              if constexpr (kBits == 4) {
+                acc[i] = _mm256_add_epi16(acc[i], _mm256_maddubs_epi16(weights[h], token));
+              } else {
+                const __m256i two = _mm256_maddubs_epi16(size_of[h], _mm256_sign_epi8(token, weights[h]));
+                acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(two, ones));
+              }
+            });
+          });
         }
-        for (int h = 0; h < kHalves; h++) {
-          const __m256 d = _mm256_cvtph_ps(_mm_load_si128((const __m128i*)(block + 32 * g + 16 * (h0 + h))));
-          for (int t = 0; t < M; t++) {
-            const __m256 s = _mm256_mul_ps(d, _mm256_set1_ps(a.scale[size_t(t0 + t) * groups + 2 * b + g]));
-            sum[t][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[t][h]), s, sum[t][h]);
-          }
-        }
+        each<kHalves>([&](auto h) {
+          const __m256 scale = _mm256_cvtph_ps(_mm_load_si128((const __m128i*)(block + 32 * g + 16 * (h0 + h))));
+          each<M>([&](auto t) {
+            constexpr int i = t * kHalves + h;
+            const size_t group = size_t(t0 + t) * groups + 2 * b + g;
+            if (kBits == 4)
+              acc[i] = _mm256_add_epi32(_mm256_madd_epi16(acc[i], ones), _mm256_set1_epi32(a.offset[group]));
+            const __m256 both = _mm256_mul_ps(scale, _mm256_set1_ps(a.scale[group]));
+            sum[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[i]), both, sum[i]);
+          });
+        });
       }
     }
-    for (int t = 0; t < M; t++)
-      for (int h = 0; h < kHalves; h++) _mm256_storeu_ps(out[t] + 8 * (h0 + h), sum[t][h]);
+    each<M>([&](auto t) {
+      each<kHalves>([&](auto h) { _mm256_storeu_ps(out[t] + 8 * (h0 + h), sum[t * kHalves + h]); });
+    });
   }
 }
 #else
