@@ -167,7 +167,8 @@ class Bench:
         """Print the table; write `results/NAME.json` unless this was a quick run, whose figures mean little.
 
         Args:
-            partial: only some steps were run: rows of the others stay in the file, if this machine made them.
+            partial: only some steps were run: rows of the others stay in the file. One that another machine made
+                stays as it is.
         """
         table = Table("", "unit", "Midspan", "best peer", "ratio", "goal", "met")
         for row in self.rows:
@@ -199,8 +200,10 @@ class Bench:
         path = RESULTS / f"{self.name}.json"
         if partial and path.is_file():
             before = json.loads(path.read_text(encoding="utf-8"))
-            if before["hardware"] == results["hardware"]:
-                now = {row["row"]: row for row in self.rows}
-                results["rows"] = [now.pop(row["row"], row) for row in before["rows"]] + list(now.values())
+            if before["hardware"] != results["hardware"]:
+                self.console.print(f"not written: {path} has whole runs of {before['hardware']}")
+                return
+            now = {row["row"]: row for row in self.rows}
+            results["rows"] = [now.pop(row["row"], row) for row in before["rows"]] + list(now.values())
         path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         self.console.print(f"written to {path}")

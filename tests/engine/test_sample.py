@@ -94,3 +94,14 @@ def test_bad_values_are_refused(values: dict[str, float]) -> None:
     (name,) = values
     with pytest.raises(InputError, match=name):
         SampleConfig(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 15}, {"top_p": 0.9, "min_p": 1e-9}])
+def test_a_temperature_next_to_nothing_is_none(options: dict[str, float]) -> None:
+    """A quotient by it would be infinite; two of the largest logits are told apart all the same."""
+    logits_nv = torch.randn(3, 297, generator=torch.Generator().manual_seed(1))
+    logits_nv[0, :100] = -torch.inf
+    places = [Place(0, copy, 0) for copy in range(3)]
+    for temperature in (5e-324, 1e-6):
+        config = SampleConfig(temperature=temperature, **options)  # type: ignore[arg-type]
+        assert choose(logits_nv, config, places) == logits_nv.argmax(-1).tolist()

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,12 +29,6 @@ def requests(seed: int) -> list[Request]:
     return found
 
 
-def with_drafts(request: Request, drafts: list[list[int]], guess: bytes = b"") -> Request:
-    return Request(
-        **{**{f: getattr(request, f) for f in request.__dataclass_fields__}, "drafts": drafts, "guess": guess}
-    )
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_texts_are_those_without_guesses(seed: int) -> None:
     """Drafts that are right, nearly right and wrong; in a batch and alone."""
@@ -44,7 +39,7 @@ def test_texts_are_those_without_guesses(seed: int) -> None:
     drafted = []
     for request, truth in zip(asked, expected, strict=True):
         wrong = [token if rng.random() < 0.8 else rng.randrange(TOKENIZER.vocab_size) for token in truth.ids]
-        drafted.append(with_drafts(request, [[*request.prompt[-3:], *wrong]]))
+        drafted.append(replace(request, drafts=[[*request.prompt[-3:], *wrong]]))
     engine = Engine(MODEL, TOKENIZER, max_batch=3)
     handles = [engine.submit(request) for request in drafted]
     found = [handle.result() for handle in handles]
@@ -76,16 +71,39 @@ def test_healing_and_guesses_go_together() -> None:
     plain = Engine(MODEL, TOKENIZER, speculate=False)
     for layout in ("spm", "psm", "line"):
         expected = plain.infill(prefix, suffix, layout=layout, max_tokens=20)
-        for guess in (expected.text.encode(), b"rn a", b"nonsense"):
+        for extra in (prefix + expected.text, prefix + "rn a", "nonsense"):
             found = Engine(MODEL, TOKENIZER).infill(
-                prefix, suffix, layout=layout, max_tokens=20, guess=guess, extra=[TEXT]
+                prefix, suffix, layout=layout, max_tokens=20, extra=[extra, TEXT]
             )
             assert found == expected
-    (letter,) = TOKENIZER.encode("(")
-    always = SampleConfig(logit_bias={letter: 1000.0})
-    found = Engine(MODEL, TOKENIZER).infill(prefix, suffix, max_tokens=20, sample=always, guess=b"rn" + b"(" * 40)
-    assert found.text in ["rn" + "(" * n for n in range(17, 21)], "what is owed comes first"
-    assert found.usage.accepted >= 15, "the previous suggestion is right to its end"
+
+
+def test_what_was_typed_as_suggested_is_guessed_to_its_end() -> None:
+    """Asked again behind each character of a suggestion, a few steps write the rest, healed or not."""
+    prefix, suffix = "def add(a, b):\n    ", "\n\nprint(add(1, 2))\n"
+    letters = {i: 50.0 for piece in ("(", "ab", " x") for i in TOKENIZER.encode(piece)[-1:]}
+    sample = SampleConfig(logit_bias=letters, repetition_penalty=1.5)
+    plain, engine = (Engine(MODEL, TOKENIZER, speculate=speculate) for speculate in (False, True))
+    text = engine.infill(prefix, suffix, layout="spm", max_tokens=24, sample=sample).text
+    for number in range(6):
+        asked = {"layout": "spm", "max_tokens": 24, "sample": sample}
+        expected = plain.infill(prefix + text[:number], suffix, **asked)  # type: ignore[arg-type]
+        found = engine.infill(prefix + text[:number], suffix, **asked)  # type: ignore[arg-type]
+        assert found == expected
+        if number and found.text.startswith(text[number : number + 20]):
+            assert found.usage.accepted >= 12, number
+
+
+def test_a_prompt_that_went_to_the_store_is_guessed_too() -> None:
+    engine = Engine(MODEL, TOKENIZER, max_batch=1)
+    request = Request(prompt=[1, 2, 3, 4] * 10, max_tokens=20, drafts=[])
+    first = engine.submit(request).result()
+    for number in range(3):
+        engine.submit(Request(prompt=[50 + number] * 60, max_tokens=5)).result()
+    again = engine.submit(request).result()
+    assert again == first
+    assert again.usage.accepted >= 18
+    assert engine.submit(replace(request, drafts=None)).result().usage.drafted == 0
 
 
 def test_a_stop_inside_guesses_ends_there() -> None:
@@ -93,10 +111,7 @@ def test_a_stop_inside_guesses_ends_there() -> None:
     free = plain.generate([[1, 2, 3]], max_tokens=12)[0].ids
     stop = frozenset({free[6]})
     expected = plain.generate([[1, 2, 3]], max_tokens=12, stop_ids=stop)[0]
-    guess = TOKENIZER.decode_bytes(free)
-    found = plain.submit(
-        Request(prompt=[1, 2, 3], max_tokens=12, stop_ids=stop, drafts=[[2, 3, *free]], guess=guess)
-    ).result()
+    found = plain.submit(Request(prompt=[1, 2, 3], max_tokens=12, stop_ids=stop, drafts=[[2, 3, *free]])).result()
     assert (found.ids, found.reason) == (expected.ids, "eot")
     short = plain.submit(Request(prompt=[1, 2, 3], max_tokens=3, drafts=[[2, 3, *free]])).result()
     assert short.ids == free[:3], "never more than the budget"
@@ -168,10 +183,24 @@ def test_the_distribution_is_exactly_the_models() -> None:
 
 
 def test_copying_takes_the_latest_and_longest_agreement() -> None:
-    drafter = CopyDrafter(TOKENIZER, [1, 2, 3, 9, 1, 2, 4], [[5, 6, 7, 8]], width=2)
-    assert drafter.propose([1, 2, 3, 9, 1, 2, 4, 1, 2], b"", 5) == [4, 1]
-    assert drafter.propose([1, 2, 3, 9, 1, 2, 4, 1, 2, 3], b"", 5) == [9, 1]
-    assert drafter.propose([1, 2, 3, 9, 1, 2, 4, 1, 2, 3, 5, 6], b"", 1) == [7]
-    assert drafter.propose([1, 2, 3, 9, 1, 2, 4, 1, 2, 3, 5, 6], b"", 0) == []
+    drafter = CopyDrafter([1, 2, 3, 9, 1, 2, 4], [[5, 6, 7, 8]])
+    assert drafter.propose([1, 2, 3, 9, 1, 2, 4, 1, 2], 5) == [4, 1]
+    assert drafter.propose([1, 2, 3, 9, 1, 2, 4, 1, 2, 3], 5) == [9, 1]
+    assert drafter.propose([1, 2, 3, 9, 1, 2, 4, 1, 2, 3, 5, 6], 1) == [7]
+    assert drafter.propose([1, 2, 3, 9, 1, 2, 4, 1, 2, 3, 5, 6], 0) == []
     drafter.judge(2, 0)
-    assert len(CopyDrafter(TOKENIZER, [3], [], b"a = b + c").propose([3], b"", 3)) == 3
+    assert drafter.propose([1, 2, 3, 9, 1, 2, 4, 1, 2], 5) == [4], "less far after a failure"
+    drafter.judge(1, 1)
+    assert drafter.propose([1, 2, 3, 9, 1, 2, 4, 1, 2], 5) == [4, 1], "further after a success"
+
+
+def test_what_followed_a_prompt_before_comes_first() -> None:
+    before = list(range(20, 50))
+    drafter = CopyDrafter([1, 2, 3], [[2, 3, 4]], before)
+    assert drafter.propose([1, 2, 3], 30) == before[:8]
+    drafter.judge(8, 8)
+    assert drafter.propose([1, 2, 3, *before[:9]], 30) == before[9:24], "as many as few tokens are"
+    assert drafter.propose([1, 2, 3, *before[:9]], 3) == before[9:12]
+    assert drafter.propose([1, 2, 3, *before], 3) == []
+    drafter = CopyDrafter([1, 2, 3], [], before)
+    assert drafter.propose([1, 2, 3, 99, 2, 3], 3) == [99, 2], "once it is another text, copies"

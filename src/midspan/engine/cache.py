@@ -71,6 +71,19 @@ class PrefixStore:
             at += length
         return found
 
+    def continuation(self, ids: Sequence[int]) -> list[int]:
+        """What followed `ids`, where all of them are here: at each fork, on the way that was used last."""
+        node, at = self._root, 0
+        for child, length in self._path(ids):
+            node, at = child, at + length
+        if at < len(ids) or not ids:
+            return []
+        rest = node.ids[length:]
+        while node.children:
+            node = max(node.children.values(), key=lambda child: child.used)
+            rest = rest + node.ids
+        return rest
+
     def insert(self, ids: Sequence[int], read: Callable[[int, int], Tensor]) -> None:
         """Keep `ids`; `read(start, end)` gives the keys and values of what is not here yet."""
         ids, node, at, now = list(ids[: self.max_tokens]), self._root, 0, next(self._clock)
@@ -167,6 +180,14 @@ class Slots:
     def match(self, ids: Sequence[int]) -> int:
         """How many tokens of a prompt need not be read, were it acquired now."""
         return self._best(ids)[0]
+
+    def continuation(self, ids: Sequence[int]) -> list[int]:
+        """What followed a prompt when it was last read, if that is still held; of no running sequence."""
+        ids = list(ids)
+        for slot in sorted(range(len(self.ids)), key=lambda slot: -self._used[slot]):
+            if slot not in self._busy and self.ids[slot][: len(ids)] == ids and len(self.ids[slot]) > len(ids):
+                return self.ids[slot][len(ids) :]
+        return self.store.continuation(ids)
 
     def acquire(self, ids: Sequence[int], capacity: int) -> tuple[int, int] | None:
         """A slot for a prompt, and how many of its tokens it holds already (never the last); None if all are busy.

@@ -338,10 +338,10 @@ class Engine(Front):
                 raise
             return False
 
-    def _drafter(self, handle: Handle) -> Drafter | None:
+    def _drafter(self, handle: Handle, continued: list[int]) -> Drafter | None:
         request = handle.request
         if request.drafts is None:
             return None
         if self._draft is not None:
             return self._draft.drafter()
-        return CopyDrafter(self.tokenizer, request.prompt, request.drafts, request.owed + request.guess)
+        return CopyDrafter(request.prompt, request.drafts, continued)

@@ -55,8 +55,6 @@ class Request:
     """What the text must be; there is nothing owed then."""
     drafts: Sequence[Sequence[int]] | None = None
     """Tokens of texts from which the next ones may be guessed, beside the prompt; None to guess nothing."""
-    guess: bytes = b""
-    """A text that this one may turn out to be: the previous suggestion from the cursor on."""
     example: Example | None = None
     """The example with the true middle, whose losses are wanted; what it shares with the prompt is read once."""
     keep: bool = True

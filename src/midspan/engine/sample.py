@@ -71,9 +71,14 @@ class SampleConfig:
             raise InputError(f"seed is {self.seed}; it must be a whole number from 0 to 2^64 - 1")
 
     @property
+    def is_greedy(self) -> bool:
+        """Whether the largest logit decides: at 0, and where a quotient would leave the range of float32."""
+        return self.temperature < 1e-5
+
+    @property
     def is_plain(self) -> bool:
         """Whether the largest logit as it is decides."""
-        return self.temperature == 0 and not self.logit_bias and not self.penalises
+        return self.is_greedy and not self.logit_bias and not self.penalises
 
     @property
     def penalises(self) -> bool:
@@ -124,7 +129,7 @@ def adjusted(logits_v: Tensor, config: SampleConfig, prompt: Sequence[int], writ
 
 def choose(logits_nv: Tensor, config: SampleConfig, places: Sequence[Place]) -> list[int]:
     """One token id for each row of logits (n, vocabulary)."""
-    if config.temperature == 0:
+    if config.is_greedy:
         return logits_nv.argmax(-1).tolist()
     p_nk, ids_nk = candidates(logits_nv, config)
     cumulative_nk = p_nk.cumsum(-1)

@@ -45,7 +45,7 @@ class Scheduler:
         healer: Callable[[], Healer],
         *,
         chunk: int = 128,
-        drafter: Callable[[Handle], Drafter | None] = lambda _: None,
+        drafter: Callable[[Handle, list[int]], Drafter | None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -55,7 +55,7 @@ class Scheduler:
             tokenizer: whose ids the requests hold.
             healer: made when it is first needed.
             chunk: tokens of prompts that a step reads at most.
-            drafter: who guesses for a request, if anybody.
+            drafter: who guesses for a request, if anybody, told what followed its prompt before.
             clock: seconds.
         """
         self._runner, self._slots, self._tokenizer, self._healer = runner, slots, tokenizer, healer
@@ -141,6 +141,8 @@ class Scheduler:
         for sequence in list(self.waiting):
             if self._will_be_shared(sequence):
                 continue
+            if sequence.drafter is None and sequence.handle.request.drafts is not None:
+                sequence.continued = self._slots.continuation(sequence.reading)
             found = self._slots.acquire(sequence.reading, self._needed(sequence))
             if found is None:
                 last = max(self.running, key=lambda other: other.urgency)
@@ -219,12 +221,12 @@ class Scheduler:
         Where nobody guesses what was taken back from the prompt, the guess is that it stands as it was typed.
         """
         if sequence.drafter is None:
-            sequence.drafter = self._drafter(sequence.handle)
+            sequence.drafter = self._drafter(sequence.handle, sequence.continued)
         most = min(self._runner.max_positions, self._needed(sequence)) - len(sequence.reading) - 1
         found: list[int] = []
         if sequence.drafter is not None:
             room = min(sequence.budget - len(sequence.written) - 1, most)
-            found = sequence.drafter.propose(sequence.reading, bytes(sequence.data), room)
+            found = sequence.drafter.propose(sequence.reading, room)
             sequence.usage.drafted += len(found)
         sequence.is_respelling = bool(sequence.owed) and not found and not sequence.written
         if sequence.is_respelling:

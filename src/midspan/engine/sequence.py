@@ -40,9 +40,10 @@ class Running:
     """Bytes of the next tokens that are no text, since they were owed."""
     is_respelling: bool = False
     """Its last guesses are what was taken back from its prompt, and nobody's to be judged by."""
+    continued: list[int] = field(default_factory=list)
+    """What followed its prompt when that was read before."""
     slot: int | None = None
     written: list[int] = field(default_factory=list)
-    data: bytearray = field(default_factory=bytearray)
     ends: list[int] = field(default_factory=list)
     """Characters of the text that are there behind each token."""
     losses: list[float] = field(default_factory=list)
@@ -97,7 +98,6 @@ class Running:
             return "eot"
         self.written.append(token_id)
         self.reading.append(token_id)
-        self.data += data
         if self.owed:
             self.owed = self.owed[len(data) :]
             self.budget += 1

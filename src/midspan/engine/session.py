@@ -7,9 +7,9 @@
     suggest() → Suggestion     what to write at the cursor
 
 While someone types what was suggested, nothing is asked of the model: the rest of the suggestion still stands.
-When they type something else, guesses are taken from the previous suggestion (`engine.speculate`). Context of
-other files is gathered once, and again after a jump: it stands in front of everything, and if it changed with
-every keystroke, nothing would stay cached.
+When they type something else, the next one is guessed from it (`engine.speculate`). Context of other files is
+gathered once, and again after a jump: it stands in front of everything, and if it changed with every keystroke,
+nothing would stay cached.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Session:
         Raises:
             InputError: as `Engine.infilling`.
         """
-        values: dict[str, Any] = {"stops": self.stops, "session": self._name, "guess": self._guess()}
+        values: dict[str, Any] = {"stops": self.stops, "session": self._name}
         values |= options
         request = self.engine.infilling(
             self.text[: self.cursor],
@@ -162,6 +162,7 @@ class Session:
             max_tokens=max_tokens,
             max_prompt=self.max_prompt,
             context=self.context(),
+            extra=[self._last.text] if self._last is not None else [],
             **values,
         )
         return self.engine.submit(request, on_news)
@@ -182,15 +183,3 @@ class Session:
             found = context.pieces(self.path, self.text, self.cursor, self.files, self.context_characters)
             self._context = line, context.written(found)
         return self._context[1]
-
-    def _guess(self) -> bytes:
-        """The previous suggestion from the cursor on, where it was suggested a little before."""
-        last = self._last
-        if last is None or not last.at <= self.cursor:
-            return b""
-        typed = self.text[last.at : self.cursor]
-        if len(typed) >= len(last.text):
-            return b""
-        # Something else was typed: line up behind its end where the suggestion has that too.
-        found = -1 if last.text.startswith(typed) else last.text.find(typed[-4:])
-        return last.text[len(typed) if found < 0 else found + len(typed[-4:]) :].encode()

@@ -9,9 +9,9 @@ into the same step, and those that the model would have chosen anyway are kept:
 What is chosen is never touched. Each token comes from the model's own logits and from the random number of its own
 place, so the text is, token for token, the one without guesses, greedy or sampled.
 
-Nothing is needed for it but the text at hand. Code repeats: the suffix uses the names that the hole defines,
-other files show how an API is called. And the previous suggestion, of which the user has typed some characters, is
-mostly right to its end. A small model can guess as well (`ModelDrafter`).
+Nothing is needed for it but the text at hand. A prompt that was asked before, or was typed on as suggested, is
+followed by what was written then: the cache remembers. And code repeats: the suffix uses the names that the hole
+defines, other files show how an API is called. A small model can guess as well (`ModelDrafter`).
 """
 
 from __future__ import annotations
@@ -24,25 +24,21 @@ import numpy as np
 
 from midspan.engine.cache import num_shared
 from midspan.engine.runner import Part, Runner
-from midspan.tokenizer import Tokenizer
 
 LONGEST, SHORTEST = 4, 2
 """Tokens in a row that have to agree with a place before it is copied from."""
-WIDTH = 8
-"""Guesses in one step at most."""
+FIRST, WIDTH = 2, 8
+"""Copies in one step, of an untried guesser and at most: a wrong one is paid for, most of all by processors that
+compute slowly beside what they read."""
+CONTINUED_FIRST, CONTINUED_WIDTH = 8, 15
+"""The same of what followed the prompt before; with the known token, as many as a kernel for few takes."""
 
 
 class Drafter(Protocol):
     """Something that guesses for one sequence."""
 
-    def propose(self, ids: Sequence[int], written: bytes, most: int) -> list[int]:
-        """Up to `most` tokens that may follow.
-
-        Args:
-            ids: prompt and text so far.
-            written: the bytes of the text so far, with what was owed.
-            most: how many are of use.
-        """
+    def propose(self, ids: Sequence[int], most: int) -> list[int]:
+        """Up to `most` tokens that may follow prompt and text so far."""
 
     def judge(self, proposed: int, accepted: int) -> None:
         """How many of the last guesses were right."""
@@ -52,30 +48,34 @@ class Drafter(Protocol):
 
 
 class CopyDrafter:
-    """Copies what followed the last tokens elsewhere: in the prompt itself, or in other texts."""
+    """Copies what followed the last tokens elsewhere: behind the same prompt before, in it, or in other texts."""
 
     def __init__(
-        self,
-        tokenizer: Tokenizer,
-        prompt: Sequence[int],
-        texts: Sequence[Sequence[int]] = (),
-        guess: bytes = b"",
-        width: int = WIDTH,
+        self, prompt: Sequence[int], texts: Sequence[Sequence[int]] = (), continued: Sequence[int] = ()
     ) -> None:
-        self._tokenizer, self._guess = tokenizer, guess
+        """
+        Args:
+            prompt: of the sequence.
+            texts: in which the next tokens may stand.
+            continued: what followed the prompt when it was read before.
+        """
+        self._start, self._continued, self._continues = len(prompt), list(continued), False
         self._texts = [np.array(text, np.int64) for text in texts if len(text) > SHORTEST]
         self._own = np.empty(2 * len(prompt) + 64, np.int64)
         self._num_own = 0
-        self._most = self._width = width
+        self._width, self._continued_width = FIRST, CONTINUED_FIRST
 
-    def propose(self, ids: Sequence[int], written: bytes, most: int) -> list[int]:
+    def propose(self, ids: Sequence[int], most: int) -> list[int]:
         """See `Drafter.propose`."""
-        most = min(most, self._width)
         if most <= 0:
             return []
-        if len(self._guess) > len(written) and self._guess.startswith(written):
-            rest = self._guess[len(written) :].decode("utf-8", errors="ignore")
-            return self._tokenizer.encode(rest, leading_space=False)[:most]
+        num_written = len(ids) - self._start
+        self._continues = list(ids[self._start :]) == self._continued[:num_written] and bool(
+            self._continued[num_written:]
+        )
+        if self._continues:
+            return self._continued[num_written:][: min(most, self._continued_width)]
+        most = min(most, self._width)
         own = self._grown(ids)
         for length in range(min(LONGEST, len(own) - 1), SHORTEST - 1, -1):
             for text in (own, *self._texts):
@@ -86,8 +86,10 @@ class CopyDrafter:
 
     def judge(self, proposed: int, accepted: int) -> None:
         """Guess further after a success, less far after a failure."""
-        if proposed:
-            self._width = min(self._most, self._width * 2) if accepted == proposed else max(2, accepted + 1)
+        if self._continues and accepted == proposed:
+            self._continued_width = CONTINUED_WIDTH
+        elif proposed and not self._continues:
+            self._width = min(WIDTH, self._width * 2) if accepted == proposed else accepted + 1
 
     def close(self) -> None:
         """See `Drafter.close`."""
@@ -140,7 +142,7 @@ class ModelDrafter:
         self._model, self._slot, self._width = model, slot, width
         self._read: list[int] = []
 
-    def propose(self, ids: Sequence[int], written: bytes, most: int) -> list[int]:
+    def propose(self, ids: Sequence[int], most: int) -> list[int]:
         """See `Drafter.propose`."""
         runner = self._model.runner
         most = min(most, self._width, runner.max_positions - len(ids) - 1)
