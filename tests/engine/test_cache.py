@@ -186,7 +186,7 @@ def test_a_displaced_prompt_comes_back_from_the_store() -> None:
 class SpanBySpan:
     """A kernel for few tokens that is the model itself, one span after the other."""
 
-    few = 3
+    few = alike = 3
 
     def __init__(self, model: Llama) -> None:
         self.model, self.num_calls = model, 0

@@ -9,9 +9,12 @@ import torch
 
 from engine.tiny import TEXT, tiny_model, tiny_tokenizer
 from midspan.engine import Engine, Request, SampleConfig
+from midspan.engine.decoder import open_decoder
+from midspan.engine.fused.library import available
 from midspan.engine.runner import TorchRunner
 from midspan.engine.sample import Place, candidates, choose
 from midspan.engine.speculate import CopyDrafter
+from midspan.model.quant import Bits
 
 TOKENIZER = tiny_tokenizer()
 MODEL = tiny_model(TOKENIZER.vocab_size)
@@ -204,3 +207,23 @@ def test_what_followed_a_prompt_before_comes_first() -> None:
     assert drafter.propose([1, 2, 3, *before], 3) == []
     drafter = CopyDrafter([1, 2, 3], [], before)
     assert drafter.propose([1, 2, 3, 99, 2, 3], 3) == [99, 2], "once it is another text, copies"
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_kernel_writes_the_same_with_guesses(bits: Bits) -> None:
+    """Its numbers are not the model's, so what is guessed must be read by it wherever the text alone would be."""
+    if not available():
+        pytest.skip("no C++ compiler")
+    texts = []
+    for speculate in (False, True):
+        engine = Engine(
+            MODEL, TOKENIZER, decoder=open_decoder(MODEL, "fused", bits), speculate=speculate, max_batch=3
+        )
+        asked = [engine.completing(TEXT[:cut], max_tokens=40, stop_ids=frozenset()) for cut in (40, 80, 150)]
+        asked += [engine.infilling(TEXT[:90], TEXT[110:], max_tokens=30, layout="spm")] * 2
+        for request in asked:
+            texts.append(engine.submit(request).result())
+        texts += [handle.result() for handle in [engine.submit(request) for request in asked[:3]]]
+    half = len(texts) // 2
+    assert [one.text for one in texts[half:]] == [one.text for one in texts[:half]]
+    assert sum(one.usage.accepted for one in texts[half:]) > 20

@@ -11,6 +11,7 @@ A fused kernel, quantised weights or another device stand behind the same call; 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -37,6 +38,8 @@ class Runner(Protocol):
 
     max_positions: int
     cache: KVCache
+    alike: int
+    """Tokens of a step up to which each is computed as it would be alone."""
 
     def step(self, parts: Sequence[Part]) -> Tensor:
         """Append the parts to their slots; logits (outputs of all parts, rows of the head), in their order."""
@@ -47,6 +50,8 @@ class FewTokens(Protocol):
 
     few: int
     """Tokens of one sequence up to which it is the faster one."""
+    alike: int
+    """As `Runner.alike`."""
 
     def step(self, cache: KVCache, spans: Sequence[Any], *, only_last: bool = True) -> Tensor:
         """Logits (rows, vocabulary) of the last token of every span (slot, ids), or of all tokens."""
@@ -62,6 +67,7 @@ class TorchRunner:
         dtype = source.dtype if kernel is None else torch.bfloat16
         self.cache = KVCache(source.config, capacity=0, num_slots=1, dtype=dtype, device=source.device)
         self._kernel = kernel
+        self.alike = sys.maxsize if kernel is None else min(kernel.few, kernel.alike)
 
     def step(self, parts: Sequence[Part]) -> Tensor:
         """See `Runner.step`."""

@@ -187,42 +187,49 @@ class Scheduler:
     def _plan(self) -> list[tuple[Running, Part, list[int]]]:
         """What is read in this step, with the guesses in it."""
         work: list[tuple[Running, Part, list[int]]] = []
-        left = self._chunk
+        left, alike = self._chunk, self._runner.alike - len(self.running)
         readers = []
         for sequence in self.running:
             assert sequence.slot is not None
             if len(sequence.reading) - len(self._slots.ids[sequence.slot]) > 1 or sequence.scoring:
                 readers.append(sequence)
                 continue
-            guesses = self._guesses(sequence)
+            guesses = self._guesses(sequence, alike)
             ids = [sequence.reading[-1], *guesses]
             work.append((sequence, Part(sequence.slot, ids, len(ids)), guesses))
             left -= len(ids)
+            alike -= len(guesses)
         left = max(left, self._chunk // 2)
         for sequence in sorted(readers, key=lambda one: one.urgency):
             assert sequence.slot is not None
             held = len(self._slots.ids[sequence.slot])
             ids = sequence.reading[held : held + left]
             left -= len(ids)
+            alike -= len(ids) - 1
             if ids:
                 guesses = []
                 outputs = int(held + len(ids) == len(sequence.reading))
                 if sequence.scoring:
                     outputs = max(0, held + len(ids) - max(held, self._first_scored(sequence)))
                 elif outputs:  # the end of the prompt: what is owed may be guessed already
-                    guesses = self._guesses(sequence)
+                    guesses = self._guesses(sequence, alike)
+                    alike -= len(guesses)
                 part = Part(sequence.slot, [*ids, *guesses], outputs + len(guesses))
                 work.append((sequence, part, guesses))
         return work
 
-    def _guesses(self, sequence: Running) -> list[int]:
+    def _guesses(self, sequence: Running, alike: int) -> list[int]:
         """Tokens to read behind the last one, as many as may still be written.
 
         Where nobody guesses what was taken back from the prompt, the guess is that it stands as it was typed.
+
+        Args:
+            alike: more would be computed otherwise than one by one, and might choose another text.
         """
         if sequence.drafter is None:
             sequence.drafter = self._drafter(sequence.handle, sequence.continued)
         most = min(self._runner.max_positions, self._needed(sequence)) - len(sequence.reading) - 1
+        most = min(most, alike)
         found: list[int] = []
         if sequence.drafter is not None:
             room = min(sequence.budget - len(sequence.written) - 1, most)

@@ -31,7 +31,7 @@ FIRST, WIDTH = 2, 8
 """Copies in one step, of an untried guesser and at most: a wrong one is paid for, most of all by processors that
 compute slowly beside what they read."""
 CONTINUED_FIRST, CONTINUED_WIDTH = 8, 15
-"""The same of what followed the prompt before; with the known token, as many as a kernel for few takes."""
+"""The same of what followed the prompt before."""
 
 
 class Drafter(Protocol):

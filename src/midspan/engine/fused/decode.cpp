@@ -796,6 +796,9 @@ int midspan_has_tiles() {
   return tiles;
 }
 
+// Tokens of a step up to which a token's bits do not depend on its company.
+int midspan_alike() { return kMany - 1; }
+
 int midspan_max_tokens() { return midspan_has_tiles() ? kMaxTokens : kFew; }
 
 void* midspan_open(const Shape* shape, const Layer* layers, const uint16_t* embedding, const float* last_norm,

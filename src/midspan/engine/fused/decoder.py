@@ -52,6 +52,7 @@ class FusedDecoder:
         self.has_tiles = bool(self._library.midspan_has_tiles())
         """Whether many tokens are products of bfloat16 tiles: whole prompts are then read faster than by torch."""
         self.few = sys.maxsize if self.has_tiles else 16
+        self.alike: int = self._library.midspan_alike()
         self._architecture = architecture
         self._tensors: dict[str, Tensor] = in_huge_pages(tensors) if base is None else {**base._tensors, **tensors}
         self._turns = np.zeros((0, config.head_dim), dtype=np.float32)
