@@ -211,3 +211,19 @@ def test_llama_cpp_13262_a_newer_request_of_a_session_ends_the_older(client: Tes
         infilled(client, "y", "", session="one", max_tokens=1)
     thread.join()
     assert len(found) == 6, "each is answered, cut off or whole"
+
+
+def test_a_suggestion_that_is_typed_on_is_written_at_once() -> None:
+    """Clients that ask again behind every key: what the cache remembers is guessed."""
+    text = "bcdefghijklmnopq"
+    with client_of(by_heart("a" + text)) as client:
+        for typed in range(3):
+            body = {
+                "input_prefix": "x = a" + text[:typed],
+                "input_suffix": "\ny\n",
+                "n_predict": len(text) - typed,
+            }
+            found = client.post("/infill", json=body | {"stop_rules": "none"}).json()
+            assert found["content"] == text[typed:]
+            if typed:
+                assert found["timings"]["draft_n_accepted"] >= len(text) - typed - 2
