@@ -137,13 +137,11 @@ def decode(bench: Bench, subject: Subject, model: Llama, peers: Peers, asked: li
 def prefill(bench: Bench, subject: Subject, model: Llama, peers: Peers, lengths: tuple[int, ...]) -> None:
     """Whole prompts, the logits of the last token, read as the engine reads them by default, in 8 bits."""
     transformers = Transformers(model.config.to_hf(), model.state_dict())
-    dtype = held_in(model.config, "cpu")  # as an engine has it
-    model = model.to(dtype)
+    model = model.to(held_in(model.config, "cpu"))  # as an engine has it
     fused = FusedDecoder(model.config, packed_weights(model, 8), bits=8, threads=bench.threads)
     for length in lengths:
-        cache = KVCache(model.config, capacity=length, dtype=dtype)
         runner = TorchRunner(model, fused)
-        runner.cache = cache
+        runner.cache.reserve(capacity=length)
 
         def ours(length: int = length, runner: TorchRunner = runner) -> float:
             ids = torch.randint(100, 30_000, (length,)).tolist()

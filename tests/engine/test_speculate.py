@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.tiny import TEXT, tiny_model, tiny_tokenizer
+from engine.tiny import TEXT, chain_model, tiny_model, tiny_tokenizer
 from midspan.engine import Engine, Request, SampleConfig
 from midspan.engine.decoder import open_decoder
 from midspan.engine.fused.library import available
@@ -82,19 +82,21 @@ def test_healing_and_guesses_go_together() -> None:
 
 
 def test_what_was_typed_as_suggested_is_guessed_to_its_end() -> None:
-    """Asked again behind each character of a suggestion, a few steps write the rest, healed or not."""
-    prefix, suffix = "def add(a, b):\n    ", "\n\nprint(add(1, 2))\n"
-    letters = {i: 50.0 for piece in ("(", "ab", " x") for i in TOKENIZER.encode(piece)[-1:]}
-    sample = SampleConfig(logit_bias=letters, repetition_penalty=1.5)
-    plain, engine = (Engine(MODEL, TOKENIZER, speculate=speculate) for speculate in (False, True))
-    text = engine.infill(prefix, suffix, layout="spm", max_tokens=24, sample=sample).text
-    for number in range(6):
-        asked = {"layout": "spm", "max_tokens": 24, "sample": sample}
-        expected = plain.infill(prefix + text[:number], suffix, **asked)  # type: ignore[arg-type]
-        found = engine.infill(prefix + text[:number], suffix, **asked)  # type: ignore[arg-type]
-        assert found == expected
-        if number and found.text.startswith(text[number : number + 20]):
-            assert found.usage.accepted >= 12, number
+    """Asked again behind each character of a suggestion, also inside tokens: what was written then is right."""
+    text, ids = "", list[int]()
+    for i in range(TOKENIZER.vocab_size):  # of tokens of several letters, each once
+        piece = TOKENIZER.piece_bytes(i).decode(errors="ignore")
+        if len(piece) > 1 and piece.isalpha() and TOKENIZER.encode(text + piece) == [*ids, i]:
+            text, ids = text + piece, [*ids, i]
+    assert len(ids) > 15
+    engine = Engine(chain_model(TOKENIZER, text, ids[0]), TOKENIZER)
+    first = len(TOKENIZER.decode(ids[:2]))
+    for typed in range(first, first + 8):
+        rest = text[typed : len(TOKENIZER.decode(ids[:-2]))]
+        found = engine.infill(text[:typed], "\n)", layout="spm", max_tokens=len(ids))
+        assert found.text.startswith(rest)
+        if typed > first:
+            assert found.usage.accepted >= len(TOKENIZER.encode(rest)) - 2, typed
 
 
 def test_a_prompt_that_went_to_the_store_is_guessed_too() -> None:

@@ -69,12 +69,11 @@ class CopyDrafter:
         """See `Drafter.propose`."""
         if most <= 0:
             return []
-        num_written = len(ids) - self._start
-        self._continues = list(ids[self._start :]) == self._continued[:num_written] and bool(
-            self._continued[num_written:]
-        )
+        written = list(ids[self._start :])
+        before, rest = self._continued[: len(written)], self._continued[len(written) :]
+        self._continues = bool(rest) and written == before
         if self._continues:
-            return self._continued[num_written:][: min(most, self._continued_width)]
+            return rest[: min(most, self._continued_width)]
         most = min(most, self._width)
         own = self._grown(ids)
         for length in range(min(LONGEST, len(own) - 1), SHORTEST - 1, -1):
